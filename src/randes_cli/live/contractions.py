@@ -8,24 +8,16 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.spread import Spread, align
+from randes_cli.live.spread import Spread, align, data_of, met
 
 
 def _refused(what: str) -> MismatchError:
     return MismatchError(f"{what}; run the tasks one after the other (randes_cli.Pool)")
 
 
-def _plain(value: Any) -> Any:
-    return value.data if isinstance(value, Spread) else value
-
-
-def _met(value: Any, input: torch.Tensor) -> Any:
-    return align(value, input) if isinstance(value, Spread) else value
-
-
 def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    masks = {k: _met(v, args[0]) for k, v in kwargs.items()}
-    return func(*[_met(v, args[0]) for v in args], **masks)
+    masks = {k: met(v, args[0]) for k, v in kwargs.items()}
+    return func(*[met(v, args[0]) for v in args], **masks)
 
 
 def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
@@ -45,7 +37,7 @@ def _matmul_before(func: Callable[..., Any], matrix: Spread, input: torch.Tensor
 
 
 def _cast(func: Callable[..., Any], input: torch.Tensor, *like: Any, **kwargs: Any) -> Any:
-    return func(input, *map(_plain, like), **{name: _plain(v) for name, v in kwargs.items()})
+    return func(input, *map(data_of, like), **{name: data_of(v) for name, v in kwargs.items()})
 
 
 def _linear(
@@ -57,7 +49,7 @@ def _linear(
         return plain + align(bias, plain)
     if len(weight.shape) == 1:  # what it gives has no last dimension
         made = (input * align(weight, input)).sum(-1)
-        return made if bias is None else made + _met(bias, made)
+        return made if bias is None else made + met(bias, made)
     data, lead = weight.data, weight.lead
     count = data.shape[:lead].numel()
     tokens = lead == 2 and tuple(input.shape[:2]) == tuple(data.shape[:2])
@@ -66,7 +58,7 @@ def _linear(
     matrices = data.reshape(count, *data.shape[lead:])
     made = torch.bmm(input.reshape(count, -1, input.shape[-1]), matrices.transpose(1, 2))
     made = made.reshape(*input.shape[:-1], -1)
-    return made if bias is None else made + _met(bias, made)
+    return made if bias is None else made + met(bias, made)
 
 
 def _convolution(

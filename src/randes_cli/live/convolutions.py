@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,45 +13,28 @@ from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.selection import Selection
 from randes_cli.live.weight import Weight
 
+#: What comes after the bias, by torch's names: of a convolution, and of a transposed one.
+_MORE = ("stride", "padding", "dilation", "groups")
+_MORE_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 
-def convolution(func: Callable[..., Any]) -> Callable[..., Any]:
+
+def convolution(func: Callable[..., Any], *, transposed: bool = False) -> Callable[..., Any]:
+    names = _MORE_TRANSPOSED if transposed else _MORE
+
     def run(
         selection: Selection,
         input: torch.Tensor,
         weight: Any,
         bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
+        *given: Any,
+        **named: Any,
     ) -> torch.Tensor:
         _refuse_single(selection, input, weight)
-        more = (stride, padding, dilation, groups)
-        made = None
-        if isinstance(weight, Mixed):
+        more, made = {**dict(zip(names, given, strict=False)), **named}, None
+        if isinstance(weight, Mixed) and not transposed:
             made = _as_product(input, weight.weight, selection, more)
         if made is None:
             made = _task_by_task(func, selection, input, weight, more)
-        return with_bias(made, bias, selection, weight.dim() - 2)
-
-    return run
-
-
-def transposed(func: Callable[..., Any]) -> Callable[..., Any]:
-    def run(
-        selection: Selection,
-        input: torch.Tensor,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> torch.Tensor:
-        _refuse_single(selection, input, weight)
-        more = (stride, padding, output_padding, groups, dilation)
-        made = _task_by_task(func, selection, input, weight, more)
         return with_bias(made, bias, selection, weight.dim() - 2)
 
     return run
@@ -69,18 +52,18 @@ def _task_by_task(
     selection: Selection,
     input: torch.Tensor,
     weight: Any,
-    more: tuple[Any, ...],
+    more: Mapping[str, Any],
 ) -> torch.Tensor:
     """Rows by the kernels of their tasks, whole; without a bias."""
     made: torch.Tensor
     if not isinstance(weight, Mixed):
-        made = func(input, weight, None, *more)
+        made = func(input, weight, None, **more)
         return made
     whole = weight.weight
     if selection.only is not None:
-        made = func(input, whole.full(selection.only), None, *more)
+        made = func(input, whole.full(selection.only), None, **more)
         return made
-    return whole.by_task(input, selection, lambda part, t: func(part, whole.full(t), None, *more))
+    return whole.by_task(input, selection, lambda part, t: func(part, whole.full(t), None, **more))
 
 
 def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:
@@ -92,10 +75,10 @@ def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:
 
 
 def _as_product(
-    x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
+    x: torch.Tensor, weight: Weight, selection: Selection, more: Mapping[str, Any]
 ) -> torch.Tensor | None:
     """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
-    stride, padding, _, groups = more
+    stride, padding, groups = more.get("stride", 1), more.get("padding", 0), more.get("groups", 1)
     kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
     if not windows(weight, stride, padding, groups) or x.dim() != dims + 2:
         return None

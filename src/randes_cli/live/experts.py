@@ -129,7 +129,12 @@ def _of_expert(
 ) -> torch.Tensor:
     if isinstance(weight, Mixed):
         return _product(weight.weight, expert, tasks, x, turned, selection)
-    return torch.matmul(x, weight[expert]) if turned else F.linear(x, weight[expert])
+    return _times(x, weight[expert], turned)
+
+
+def _times(x: torch.Tensor, matrix: torch.Tensor, turned: bool) -> torch.Tensor:
+    """A product with a matrix whose rows are outputs, or, where it is `turned`, inputs."""
+    return torch.matmul(x, matrix) if turned else F.linear(x, matrix)
 
 
 def _product(
@@ -143,20 +148,18 @@ def _product(
     if weight.table is not None:
         own = weight.table[tasks, expert]
         if isinstance(tasks, int):
-            return torch.matmul(x, own) if turned else F.linear(x, own)
+            return _times(x, own, turned)
         return torch.bmm(x[:, None], own if turned else own.transpose(1, 2))[:, 0]
     if not all(block.factors for block in weight.blocks):
         return _by_task(weight, expert, tasks, x, turned)
-    base = weight.base[expert]
-    made = torch.matmul(x, base) if turned else F.linear(x, base)
+    made = _times(x, weight.base[expert], turned)
     for block in weight.blocks:
         for group in block.factors:
             if not group.tasks.isdisjoint(selection.tasks):
                 _add(made, x, block.part.place, block.part.turned, group, expert, tasks, turned)
     for task, whole in weight.exact.items():
         mine = torch.as_tensor(tasks, device=x.device).expand(len(x)) == task
-        own = torch.matmul(x, whole[expert]) if turned else F.linear(x, whole[expert])
-        made = torch.where(mine[:, None], own, made)
+        made = torch.where(mine[:, None], _times(x, whole[expert], turned), made)
     return made
 
 
@@ -167,9 +170,8 @@ def _by_task(
     owners = torch.as_tensor(tasks, device=x.device).expand(len(x))
     made = x.new_empty(len(x), weight.base.shape[2 if turned else 1])
     for task in sorted(set(owners.tolist())):
-        own = weight.inner(task, expert)
         mine = owners == task
-        made[mine] = torch.matmul(x[mine], own) if turned else F.linear(x[mine], own)
+        made[mine] = _times(x[mine], weight.inner(task, expert), turned)
     return made
 
 

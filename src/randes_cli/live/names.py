@@ -6,7 +6,7 @@ layer into one tensor, and the like: see `following`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -36,7 +36,12 @@ def parameter_parts(
 
 def _converted(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Parts]:
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
 
     known = plain_state(module)
     steps = get_model_conversion_mapping(module)
@@ -45,7 +50,7 @@ def _converted(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     by_pattern = {key: step for step in converters for key in step.source_patterns}
     made: dict[str, Parts] = {}
     gathered: dict[str, tuple[Any, list[tuple[str, str]]]] = {}
-    for name in _natural(shapes):
+    for name in sorted(shapes, key=dot_natural_key):
         new, pattern = rename_source_key(
             name, renamings, converters, module.base_model_prefix, known
         )
@@ -59,9 +64,3 @@ def _converted(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     for first, (step, sources) in gathered.items():
         made.update(follow(module, first, step, sources, shapes))
     return made
-
-
-def _natural(names: Iterable[str]) -> list[str]:
-    from transformers.core_model_loading import dot_natural_key
-
-    return sorted(names, key=dot_natural_key)

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.biases import lengthened, with_bias
-from randes_cli.live.convolutions import convolution, transposed
+from randes_cli.live.convolutions import convolution
 from randes_cli.live.mixed_parameter import (
     HANDLERS,
     Mixed,
@@ -21,7 +21,7 @@ from randes_cli.live.mixed_parameter import (
 )
 from randes_cli.live.rows import Rows, apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
-from randes_cli.live.spread import Spread, align
+from randes_cli.live.spread import Spread, align, met
 from randes_cli.live.weight import Weight
 
 
@@ -150,14 +150,26 @@ def _one_row(item: Any) -> int | None:
     return first if alone and first >= 0 else None
 
 
-def _norm(selection: Selection, made: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
-    for factor, times in ((weight, True), (bias, False)):
-        if factor is None:
-            continue
-        found = rows(factor, selection)
-        side = align(found, made) if isinstance(found, Spread) else found
-        made = made * side if times else made + side
-    return made
+def _along(selection: Selection, value: Any, made: torch.Tensor) -> Any:
+    """A parameter of the last dimensions, shaped to meet [n, …]."""
+    return met(rows(value, selection), made)
+
+
+def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
+    """A vector of channels, shaped to meet [n, channels, …]."""
+    found = rows(value, selection)
+    if isinstance(found, Spread):
+        return align(lengthened(found, made.dim() - 2), made)
+    return found.reshape(-1, *[1] * (made.dim() - 2))
+
+
+def _scaled(
+    selection: Selection, made: torch.Tensor, weight: Any, bias: Any, shaped: Any = _along
+) -> torch.Tensor:
+    """What is normalised by its weight and its bias, where it has them."""
+    if weight is not None:
+        made = made * shaped(selection, weight, made)
+    return made if bias is None else made + shaped(selection, bias, made)
 
 
 def _layer_norm(
@@ -168,7 +180,7 @@ def _layer_norm(
     bias: Any = None,
     eps: float = 1e-5,
 ) -> torch.Tensor:
-    return _norm(selection, F.layer_norm(input, normalized_shape, eps=eps), weight, bias)
+    return _scaled(selection, F.layer_norm(input, normalized_shape, eps=eps), weight, bias)
 
 
 def _rms_norm(
@@ -178,15 +190,7 @@ def _rms_norm(
     weight: Any = None,
     eps: float | None = None,
 ) -> torch.Tensor:
-    return _norm(selection, F.rms_norm(input, normalized_shape, eps=eps), weight, None)
-
-
-def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
-    """A vector of channels, shaped to meet [n, channels, …]."""
-    found = rows(value, selection)
-    if isinstance(found, Spread):
-        return align(lengthened(found, made.dim() - 2), made)
-    return found.reshape(-1, *[1] * (made.dim() - 2))
+    return _scaled(selection, F.rms_norm(input, normalized_shape, eps=eps), weight, None)
 
 
 def _group_norm(
@@ -198,9 +202,7 @@ def _group_norm(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     made = F.group_norm(input, num_groups, eps=eps)
-    if weight is not None:
-        made = made * _channels(selection, weight, made)
-    return made if bias is None else made + _channels(selection, bias, made)
+    return _scaled(selection, made, weight, bias, _channels)
 
 
 def _batch_norm(
@@ -218,9 +220,7 @@ def _batch_norm(
         raise MismatchError("batch norm is run in training mode: call model.eval() first")
     mean, variance = (_channels(selection, v, input) for v in (running_mean, running_var))
     made: torch.Tensor = (input - mean) * torch.rsqrt(variance + eps)
-    if weight is not None:
-        made = made * _channels(selection, weight, made)
-    return made if bias is None else made + _channels(selection, bias, made)
+    return _scaled(selection, made, weight, bias, _channels)
 
 
 def _prelu(selection: Selection, input: torch.Tensor, weight: Any) -> torch.Tensor:
@@ -267,7 +267,7 @@ _KNOWN_ON_INPUTS: dict[Any, Callable[..., Any]] = {
     F.prelu: _prelu,
     **{func: convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
     **{
-        func: transposed(func)
+        func: convolution(func, transposed=True)
         for func in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
     },
 }

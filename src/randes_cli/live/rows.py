@@ -17,7 +17,7 @@ from randes_cli.live.contractions import ON_INPUTS, ON_PARAMETERS
 from randes_cli.live.folded import Folds, folded
 from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
-from randes_cli.live.spread import Spread, align
+from randes_cli.live.spread import Spread, data_of, met
 
 #: Operations on single elements.
 _ELEMENTWISE = frozenset(
@@ -86,7 +86,7 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
         if known is not None:
             return _hidden(known(first, *args[1:], **kwargs))
         if name in _ELEMENTWISE or (name == "linear" and not list(_spreads(args[1:]))):
-            return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
+            return rows_of(func(first.data, *map(data_of, args[1:]), **kwargs), first.lead)
     elif name in ON_INPUTS and not _alone(name, [*args, *kwargs.values()]):
         return ON_INPUTS[name](func, *args, **kwargs)
     if name in _PAIRWISE:
@@ -163,10 +163,6 @@ def name_of(func: Callable[..., Any]) -> str:
     return func.__name__
 
 
-def _plain(value: Any) -> Any:
-    return value.data if isinstance(value, Spread) else value
-
-
 def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Rows with a number or a tensor that all rows share: rows. With inputs: a plain tensor."""
     rows = [value for value in args if isinstance(value, Spread)]
@@ -178,7 +174,7 @@ def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, A
     if inputs is None:
         shared = [_padded(v, dims) if isinstance(v, Spread) else v for v in args]
         return rows_of(func(*shared, **kwargs), lead)
-    return func(*[align(v, inputs) if isinstance(v, Spread) else v for v in args], **kwargs)
+    return func(*[met(v, inputs) for v in args], **kwargs)
 
 
 def _has_rows(other: torch.Tensor, rows: Spread) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,16 @@ class Spread(NamedTuple):
     def shape(self) -> torch.Size:
         """Of one row's parameter."""
         return torch.Size(self.data.shape[self.lead :])
+
+
+def data_of(value: Any) -> Any:
+    """With its rows in sight, where it has any."""
+    return value.data if isinstance(value, Spread) else value
+
+
+def met(value: Any, inputs: torch.Tensor) -> Any:
+    """`align` of what may be no `Spread`."""
+    return align(value, inputs) if isinstance(value, Spread) else value
 
 
 def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
