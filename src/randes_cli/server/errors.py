@@ -53,7 +53,9 @@ def trace(error: BaseException) -> str:
     return f"{type(error).__name__} in {' > '.join(places)}"
 
 
-def error_body(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}
 
 
@@ -97,10 +99,10 @@ def _field(place: list[str]) -> str:
 
 async def _http(request: Request, error: HTTPException) -> Response:
     status = 422 if error.status_code == 400 else error.status_code  # 400: no JSON in the body
-    return JSONResponse(error_body(status, str(error.detail), None, None), status, error.headers)
+    return JSONResponse(error_body(status, str(error.detail)), status, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     log.error("a request failed: %s", trace(error))
     message = f"the server failed ({type(error).__name__})"
-    return JSONResponse(error_body(500, message, None, None), 500)
+    return JSONResponse(error_body(500, message), 500)

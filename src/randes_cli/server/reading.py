@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -25,16 +26,15 @@ async def embeddings(
     engine: Engine, served: Served, body: EmbeddingBody, request: Request, metrics: Metrics
 ) -> Response:
     """A vector for each input, in their order."""
-    asking = await _asked(engine, served, inputs(body.input), truncate=body.truncate)
-    vectors = await _read(asking, request, metrics)
-    if vectors is None:
-        return Response(status_code=499)
-    data = [
-        {"object": "embedding", "index": number, "embedding": _encoded(vector, body)}
-        for number, vector in enumerate(vectors)
-    ]
-    made = {"object": "list", "data": data, "model": served.name}
-    return JSONResponse({**made, "usage": usage(asking.prompt_tokens)})
+
+    def shape(vectors: list[Any]) -> dict[str, Any]:
+        data = [
+            {"object": "embedding", "index": number, "embedding": _encoded(vector, body)}
+            for number, vector in enumerate(vectors)
+        ]
+        return {"object": "list", "data": data, "model": served.name}
+
+    return await _answer(Asking(engine, served), body, request, metrics, shape)
 
 
 def _encoded(vector: list[float], body: EmbeddingBody) -> list[float] | str:
@@ -48,30 +48,44 @@ async def classes(
     engine: Engine, served: Served, body: ClassifyBody, request: Request, metrics: Metrics
 ) -> Response:
     """The likeliest label of each input, and the scores of all."""
-    asking = await _asked(engine, served, inputs(body.input), truncate=body.truncate)
-    found = await _read(asking, request, metrics)
+
+    def shape(found: list[Any]) -> dict[str, Any]:
+        labels = served.reader.labels if served.reader else ()
+        data = [
+            {
+                "index": number,
+                "label": labels[max(range(len(probs)), key=probs.__getitem__)],
+                "probs": probs,
+                "num_classes": len(probs),
+            }
+            for number, probs in enumerate(found)
+        ]
+        return {"object": "list", "model": served.name, "labels": list(labels), "data": data}
+
+    return await _answer(Asking(engine, served), body, request, metrics, shape)
+
+
+async def _answer(
+    asking: Asking,
+    body: EmbeddingBody | ClassifyBody,
+    request: Request,
+    metrics: Metrics,
+    shape: Callable[[list[Any]], dict[str, Any]],
+) -> Response:
+    """What the encoder makes of each input, in this shape; nothing where the client went."""
+    for one in inputs(body.input):
+        ids, segments = await asyncio.to_thread(_tokens, asking.served, one, body.truncate)
+        add_reading(asking, ids, segments, truncate=body.truncate)
+    try:
+        asking.submit()
+        found = await until_hung_up(_collected(asking), request)
+    finally:
+        asking.cancel()
     if found is None:
         return Response(status_code=499)
-    labels = served.reader.labels if served.reader else ()
-    data = [
-        {
-            "index": number,
-            "label": labels[max(range(len(probs)), key=probs.__getitem__)],
-            "probs": probs,
-            "num_classes": len(probs),
-        }
-        for number, probs in enumerate(found)
-    ]
-    made = {"object": "list", "model": served.name, "labels": list(labels), "data": data}
+    metrics.tokens(asking.served.name, asking.prompt_tokens, 0)
+    made = shape([found[number] for number in range(len(asking.jobs))])
     return JSONResponse({**made, "usage": usage(asking.prompt_tokens)})
-
-
-async def _asked(engine: Engine, served: Served, given: list[Any], *, truncate: bool) -> Asking:
-    asking = Asking(engine, served)
-    for one in given:
-        ids, segments = await asyncio.to_thread(_tokens, served, one, truncate)
-        add_reading(asking, ids, segments, truncate=truncate)
-    return asking
 
 
 def _tokens(served: Served, given: Any, truncate: bool) -> tuple[list[int], list[int] | None]:
@@ -82,18 +96,6 @@ def _tokens(served: Served, given: Any, truncate: bool) -> tuple[list[int], list
     return served.words.encode_for(
         prompt + text, pair, longest=served.context if truncate else None
     )
-
-
-async def _read(asking: Asking, request: Request, metrics: Metrics) -> list[Any] | None:
-    """What the encoder makes of each input; None where the client went."""
-    try:
-        asking.submit()
-        found = await until_hung_up(_collected(asking), request)
-    finally:
-        asking.cancel()
-    if found is not None:
-        metrics.tokens(asking.served.name, asking.prompt_tokens, 0)
-    return found if found is None else [found[number] for number in range(len(asking.jobs))]
 
 
 async def _collected(asking: Asking) -> dict[int, Any]:

@@ -119,7 +119,7 @@ class EventStream(Response):
         except Exception as error:
             log.error("a stream failed: %s", trace(error))
             message = f"the server failed ({type(error).__name__})"
-            await send(_event(error_body(500, message, None, None)))
+            await send(_event(error_body(500, message)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncIterator[dict[str, Any] | str]:
@@ -131,7 +131,7 @@ class EventStream(Response):
         async for told in self._asking.events():
             event = told.event
             if isinstance(event, Failed):
-                yield error_body(500, event.message, None, None)
+                yield error_body(500, event.message)
                 return
             if isinstance(event, Piece):
                 yield self._piece(told.number, event)
