@@ -10,7 +10,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import no_task_said, open_options, run_options, shard_size
+from randes_cli.cli.words import no_task_said, run_options, shard_size
 from randes_cli.errors import UsageError, counted
 from randes_cli.views.text import human
 
@@ -73,11 +73,11 @@ def add(
     from randes_cli import add as run
     from randes_cli.files.recipe.words import task_input
     from randes_cli.files.sources import own_bank
-    from randes_cli.specs import EditOptions
+    from randes_cli.specs import EditOptions, OpenOptions
 
     talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     inputs = [task_input(task) for task in tasks]
-    opening = open_options(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
+    opening = OpenOptions(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
     with talk.progress() as progress:
         report = run(
             own_bank(bank),
@@ -116,7 +116,7 @@ def remove(
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli import remove as run
     from randes_cli.files.sources import own_bank
-    from randes_cli.specs import EditOptions
+    from randes_cli.specs import EditOptions, OpenOptions
 
     talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     chosen = [*(names or []), *(task or [])]
@@ -130,7 +130,7 @@ def remove(
                 base,
                 wait,
                 dry_run,
-                opening=open_options(allow_pickle, False, False),
+                opening=OpenOptions(allow_pickle),
                 max_shard_size=shard_size(max_shard_size),
             ),
             run_options(threads, max_memory, device, engine=engine, address=address),

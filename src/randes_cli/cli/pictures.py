@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
 from randes_cli.cli.panels import option
 from randes_cli.cli.words import check_originals, originals, run_options
+
+if TYPE_CHECKING:
+    from randes_cli import Written
 
 
 class Kind(str, Enum):
@@ -51,16 +54,7 @@ def plot(
             run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
-    if json:
-        print_json(
-            {
-                "picture": made.path,
-                "kind": kind.value,
-                "bytes": made.bytes,
-                "strange": made.strange,
-            }
-        )
-    check_originals(f"{made.path}: written, but", made.strange)
+    _tell(made, {"picture": made.path, "kind": kind.value}, json=json)
 
 
 def report(
@@ -88,6 +82,10 @@ def report(
             run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
+    _tell(made, {"report": made.path}, json=json)
+
+
+def _tell(made: Written, about: dict[str, str], *, json: bool) -> None:
     if json:
-        print_json({"report": made.path, "bytes": made.bytes, "strange": made.strange})
+        print_json({**about, "bytes": made.bytes, "strange": made.strange})
     check_originals(f"{made.path}: written, but", made.strange)

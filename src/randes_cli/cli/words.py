@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from randes_cli.errors import CheckFailed, UsageError, counted
 from randes_cli.limits import parse_size
-from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.specs import RunOptions
 
 #: Bytes below which nobody wants a file of a shard: the header alone has as many.
 _LEAST_SHARD = 1000
@@ -22,12 +22,9 @@ def run_options(
     address: str | None = None,
 ) -> RunOptions:
     """How a job runs, from the command line's words."""
-    memory = None
-    if max_memory is not None:
-        memory = parse_size(max_memory)
     return RunOptions(
         threads=threads,
-        max_memory=memory,
+        max_memory=None if max_memory is None else parse_size(max_memory),
         device=device,
         allow_pickle=allow_pickle,
         engine=engine,
@@ -47,13 +44,6 @@ def shard_size(text: str | None) -> int | None:
             f"mean {meant}?"
         )
     return size
-
-
-def open_options(
-    allow_pickle: bool, trust_code: bool, safetensors_only: bool, weights_key: str | None = None
-) -> OpenOptions:
-    """What may be read of checkpoints, from the command line's words."""
-    return OpenOptions(allow_pickle, trust_code, safetensors_only, weights_key)
 
 
 def originals(texts: list[str] | None) -> dict[str, str]:
