@@ -12,7 +12,7 @@ from pathlib import Path
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
 from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
-from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.location import P, Place, RemotePath
 from randes_cli.files.lock import output_lock
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.system import FLAGS, POSIX, free_bytes, if_dead, lock, set_mode
@@ -77,7 +77,7 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
     raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
-def _sibling(path: Path) -> Path:
+def sibling(path: P) -> P:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
     return path.parent / f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}"
 
@@ -92,11 +92,16 @@ def passing_name(path: Place) -> Iterator[Path]:
         with passing_folder() as folder:
             yield folder / f"new.{path.name}"
         return
-    made = _sibling(path)
+    made = sibling(path)
     try:
         yield made
     finally:
         _put_away(made, -1, committed=False)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that a writer has under way, or left."""
+    return name.startswith(".") and name.endswith(TEMPORARY)
 
 
 def remove_stale(path: Path) -> None:
@@ -104,8 +109,7 @@ def remove_stale(path: Path) -> None:
     prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            hidden = entry.name.startswith(".") and entry.name.endswith(TEMPORARY)
-            if hidden and entry.name.lstrip(".").startswith(prefix):
+            if is_temporary(entry.name) and entry.name.lstrip(".").startswith(prefix):
                 if_dead(Path(entry.path), partial(os.unlink, entry.path))
 
 
@@ -124,8 +128,8 @@ def _create(temporary: Path, path: Path) -> int:
         os.close(fd)  # somebody took it for stale before it was locked
 
 
-def _keep_mode(fd: int, temporary: Path, path: Path) -> None:
-    """Give the new file the permissions of the one that it replaces."""
+def keep_mode(fd: int, temporary: Path, path: Path) -> None:
+    """Give the new file the permissions of the one at `path`, where there is one."""
     with contextlib.suppress(OSError):
         mode = os.lstat(path).st_mode
         if stat.S_ISREG(mode):
@@ -160,12 +164,12 @@ def atomic_file(
 
 @contextlib.contextmanager
 def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
-    temporary = _sibling(path)
+    temporary = sibling(path)
     fd, committed = -1, False
     try:
         fd = _create(temporary, path)
         yield OutputFile(fd, path)
-        _keep_mode(fd, temporary, path)
+        keep_mode(fd, temporary, path)
         try:
             check_steady()
             os.fsync(fd)

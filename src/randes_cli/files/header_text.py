@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from itertools import accumulate
 
 from randes_cli.core.columns import Columns, columns
-from randes_cli.files.plain_header import is_plain
+from randes_cli.files.plain_header import compact, quoted
 from randes_cli.specs import Table, TensorInfo
 
 #: Entries of a header that are written together.
 _TOGETHER = 2**12
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def encode_header(
@@ -35,7 +33,7 @@ def encode_header(
     out.write(bytes(8) + b"{")
     if metadata:
         more = b"," * (len(listed) > 0)
-        out.write(f'"__metadata__":{_compact(dict(metadata))}'.encode() + more)
+        out.write(f'"__metadata__":{compact(dict(metadata))}'.encode() + more)
     _write_entries(out, columns(listed))
     out.write(b"}")
     size = out.tell()
@@ -49,16 +47,15 @@ def encode_header(
 def _write_entries(out: BytesIO, found: Columns) -> None:
     """The entries of tensors whose data lie end to end, some thousand at a time."""
     frames = [
-        f':{{"dtype":"{kind.dtype}","shape":{_compact([*kind.shape])},"data_offsets":['
+        f':{{"dtype":"{kind.dtype}","shape":{compact([*kind.shape])},"data_offsets":['
         for kind in found.kinds
     ]
     sizes, position = [kind.nbytes for kind in found.kinds], 0
     for first in range(0, len(found.names), _TOGETHER):
         last = first + _TOGETHER
         names, kinds = found.names[first:last], found.kind_of[first:last].tolist()
-        quoted = '"{}"'.format if is_plain("".join(names)) else _compact
         ends = [*accumulate(map(sizes.__getitem__, kinds), initial=position)]
-        rows = zip(map(quoted, names), kinds, ends, ends[1:])  # noqa: B905 - one more
+        rows = zip(quoted(names), kinds, ends, ends[1:])  # noqa: B905 - one more
         text = ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows])
         out.write((f",{text}" if first else text).encode())
         position = ends[-1]

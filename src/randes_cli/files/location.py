@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from randes_cli.errors import UsageError, without_login
@@ -90,6 +90,8 @@ class RemotePath:
 
 
 Place: TypeAlias = Path | RemotePath
+#: A place of either kind, of which something of the same kind is made.
+P = TypeVar("P", Path, RemotePath)
 #: What tells that a file in a store is another than it was: its size, and marks by name.
 Version: TypeAlias = tuple[int, tuple[tuple[str, str], ...]]
 

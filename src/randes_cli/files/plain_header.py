@@ -6,8 +6,9 @@ not as plain as that, or wrong, is left to `header.parse_header`, which says wha
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ _LEAST, _MOST = b" ~"
 #: Quotes of an entry: of its name, of three fields, and of the dtype.
 _QUOTES = 10
 _MOST_DIGITS = 18
+#: JSON without spaces, in UTF-8.
+compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 #: Characters of a header that are looked at together, about.
 _PIECE = 2**20
 
@@ -56,6 +59,11 @@ class Rows(NamedTuple):
 def is_plain(text: str) -> bool:
     """Whether JSON has it as it is."""
     return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+def quoted(names: Sequence[str]) -> Iterator[str]:
+    """Names as JSON has them; at once where they are plain."""
+    return map('"{}"'.format if is_plain("".join(names)) else compact, names)
 
 
 def plain_rows(text: str, *, longest: int) -> Rows | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from randes_cli.errors import BankLocked, MissingError, UsageError
 from randes_cli.files.guard import edited_version
-from randes_cli.files.location import OBJECT_STORES, S3, WEB, RemotePath
+from randes_cli.files.location import OBJECT_STORES, S3, RemotePath
 from randes_cli.files.puts import Condition, put
 from randes_cli.files.store import Unmet, look_up
 from randes_cli.workers import Progress, no_progress
@@ -33,7 +33,7 @@ def passing_place() -> Path:
 
 def check_writable(path: RemotePath) -> None:
     """Refuse an address at which no object appears whole."""
-    if path.scheme in WEB or path.scheme not in OBJECT_STORES:
+    if path.scheme not in OBJECT_STORES:
         raise UsageError(
             f"{path}: randes writes to object stores (s3://, gs://, az://) and here, not to "
             f"{path.scheme}://"

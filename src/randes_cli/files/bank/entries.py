@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import columns
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.files.plain_header import is_plain
+from randes_cli.files.plain_header import compact, is_plain
 from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
 
 #: A header's entry but for the name, the dtype, the dimensions and the two offsets.
@@ -67,7 +66,7 @@ class Entries(NamedTuple):
         count = len(ends)
         text = 2 + int(self.text.sum() + digits.sum()) + max(0, count - 1)
         if metadata:
-            text += len(_json({"__metadata__": dict(metadata)})) - 2 + (count > 0)
+            text += len(compact({"__metadata__": dict(metadata)}).encode()) - 2 + (count > 0)
         return 8 + -(-text // 8) * 8
 
     def layout_bytes(self) -> int:
@@ -98,11 +97,7 @@ def _lengths(names: Sequence[str]) -> I64:
 
 def name_bytes(name: str) -> int:
     """Bytes of a name in JSON, without its quotes."""
-    return len(name) if is_plain(name) else len(_json(name)) - 2
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return len(name) if is_plain(name) else len(compact(name).encode()) - 2
 
 
 @lru_cache(maxsize=2**12)

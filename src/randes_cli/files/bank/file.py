@@ -1,6 +1,6 @@
 """The reader of bank files; `docs/bank-format.md` specifies them.
 
-`bank_store` knows in how many files a bank lies, `bank_writer` makes them; nobody else asks.
+`store` knows in how many files a bank lies, `writer` makes them; nobody else asks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from randes_cli.errors import (
     MissingError,
     NewerFormat,
     RandesError,
+    some_of,
 )
 from randes_cli.files.bank.checks import check_agreement, possible_statistics
 from randes_cli.files.bank.keys import BASE_DIGESTS, CHECKS, MANIFEST, base_key, kind_bytes
@@ -173,9 +174,7 @@ class BankFile:
 
     def some_tasks(self) -> str:
         """The names of its first ten tasks, and how many more there are."""
-        names = [task.name for task in self.manifest.tasks]
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        return (", ".join(names[:10]) or "none") + more
+        return some_of([task.name for task in self.manifest.tasks], 10) or "none"
 
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors

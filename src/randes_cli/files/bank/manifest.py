@@ -91,12 +91,8 @@ class Manifest:
 
     def with_sealed(self, sealed: Mapping[int, SealRecord]) -> Manifest:
         """The same with these read-only groups, and the feature that they require."""
-        features = tuple(name for name in self.features if name != "sealed")
-        return replace(
-            self,
-            sealed=dict(sorted(sealed.items())),
-            features=features + ("sealed",) * bool(sealed),
-        )
+        features = self._features("sealed", needed=bool(sealed))
+        return replace(self, sealed=dict(sorted(sealed.items())), features=features)
 
     @property
     def tied(self) -> bool:
@@ -105,12 +101,12 @@ class Manifest:
 
     def with_shares(self, shares: Mapping[int, int]) -> Manifest:
         """The same with these groups of shares, and the feature that they require."""
-        features = tuple(name for name in self.features if name != "share")
-        return replace(
-            self,
-            shares={group: every for group, every in sorted(shares.items()) if every > 1},
-            features=features + ("share",) * any(every > 1 for every in shares.values()),
-        )
+        shares = {group: every for group, every in sorted(shares.items()) if every > 1}
+        return replace(self, shares=shares, features=self._features("share", needed=bool(shares)))
+
+    def _features(self, feature: str, *, needed: bool) -> tuple[str, ...]:
+        """The features, with this one last if it is needed."""
+        return (*(name for name in self.features if name != feature), *[feature] * needed)
 
     def to_json(self, *, whole: bool = True) -> dict[str, Any]:
         """The JSON object that a bank stores; without the base's tensors if it is not `whole`."""

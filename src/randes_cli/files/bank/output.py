@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, MissingError, RandesError, UsageError
-from randes_cli.files.atomic import TEMPORARY, atomic_file, passing_name
+from randes_cli.files.atomic import TEMPORARY, atomic_file, passing_name, sibling
 from randes_cli.files.bank.checks import check_agreement
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.keys import MANIFEST
@@ -102,7 +101,7 @@ def passing_bank(path: Place) -> Iterator[Place]:
     if isinstance(path, RemotePath):
         from randes_cli.files.bank.stored_shards import remove_stored
 
-        there = path.with_name(f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}")
+        there = sibling(path)
         try:
             yield there
         finally:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, InputOutputError, UsageError
-from randes_cli.files.bank.shards import shard_file, shard_folder
+from randes_cli.files.bank.shards import folder_beside, shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.location import Place, RemotePath
@@ -127,7 +127,7 @@ def open_shards(bank: Place) -> OpenShard:
         return local_shards(bank)
     from randes_cli.files.remote import StoredShard
 
-    folder = bank.with_name(f"{bank.name}.d")
+    folder = folder_beside(bank)
     return lambda name, _: StoredShard(folder / shard_file(name))
 
 

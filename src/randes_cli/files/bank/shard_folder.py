@@ -12,22 +12,17 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import TEMPORARY
-from randes_cli.files.bank.shards import is_shard_file, shard_file
+from randes_cli.files.atomic import TEMPORARY, is_temporary, keep_mode
+from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
 from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.location import Place
 from randes_cli.files.segments import Part
-from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
+from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at
 from randes_cli.interrupts import unstoppable
 
 #: Bytes that are compared at a time.
 _PIECE = 2**20
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file in a folder of shards is one that a writer left."""
-    return name.startswith(".") and name.endswith(TEMPORARY)
 
 
 class NewShard:
@@ -87,7 +82,7 @@ class ShardFolder:
     sends = False
 
     def __init__(self, bank: Path, *, prepared: bool = False) -> None:
-        self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
+        self.bank, self.path = bank, folder_beside(bank)
         self._prepared = prepared
         self._new: dict[Path, NewShard] = {}
         self._count = 0
@@ -126,7 +121,7 @@ class ShardFolder:
         target = self.path / shard_file(name)
         try:
             with new.opened() as out:
-                self._keep_mode(out.fd, new.path)
+                keep_mode(out.fd, new.path, self.bank)  # who may read it may read its shards
                 if _same_bytes(out.fd, target):
                     self.drop(new)
                     return
@@ -138,13 +133,6 @@ class ShardFolder:
         except OSError as error:
             raise wrap_os_error(error, target, "committing a shard") from error
         self._made.append(target)
-
-    def _keep_mode(self, fd: int, path: Path) -> None:
-        """Who may not read the index may not read its shards."""
-        with contextlib.suppress(OSError):
-            mode = os.lstat(self.bank).st_mode
-            if stat.S_ISREG(mode):
-                set_mode(fd, path, stat.S_IMODE(mode))
 
     def adopt(self, path: Path) -> NewShard:
         """A new shard that a worker made; it has no name yet."""

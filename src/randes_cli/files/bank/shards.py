@@ -22,6 +22,7 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
+from randes_cli.files.location import P
 from randes_cli.files.system import is_folder, resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
@@ -44,13 +45,17 @@ def shard_key(name: str) -> str:
     return f"shard/{name}"
 
 
+def folder_beside(bank: P) -> P:
+    """The folder of the shards of an index, here or in a store."""
+    return bank.with_name(f"{bank.name}.d")
+
+
 def shard_folder(bank: Path) -> Path:
     """Where the shards of a bank lie: beside its index, or beside what a link there leads to."""
-    folder = bank.with_name(f"{bank.name}.d")
+    folder = folder_beside(bank)
     if is_folder(folder) or not bank.is_symlink():
         return folder
-    target = resolved(bank)
-    return target.with_name(f"{target.name}.d")
+    return folder_beside(resolved(bank))
 
 
 def shard_file(name: str) -> str:

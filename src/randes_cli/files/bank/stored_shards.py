@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import HubError, RandesError
-from randes_cli.files.atomic import TEMPORARY
-from randes_cli.files.bank.shard_folder import NewShard, ShardFolder, is_temporary
-from randes_cli.files.bank.shards import is_shard_file, shard_file
+from randes_cli.files.atomic import TEMPORARY, is_temporary
+from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
+from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.parts import begun_parts, end_parts, forget_part, join_parts, send_part
 from randes_cli.files.segments import Part, Segment
@@ -26,10 +26,6 @@ from randes_cli.workers import Progress, no_progress
 
 #: Hours that a leftover in a store is let lie: another writer may be about to name it.
 PRUNE_HOURS = 24
-
-
-def shards_of(bank: RemotePath) -> RemotePath:
-    return bank.with_name(f"{bank.name}.d")
 
 
 class StoredShards(ShardFolder):
@@ -42,7 +38,7 @@ class StoredShards(ShardFolder):
 
     def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
         super().__init__(here)
-        self._there, self._progress = shards_of(bank), progress
+        self._there, self._progress = folder_beside(bank), progress
         self._sent: list[RemotePath] = []
 
     def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
@@ -139,7 +135,7 @@ def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
 
     Those may still be at work: a store has no locks to tell by.
     """
-    folder, keep = shards_of(bank), set(map(shard_file, named))
+    folder, keep = folder_beside(bank), set(map(shard_file, named))
     shards = files_in(folder)
     ours = [name for name in shards if is_shard_file(name) or is_temporary(name)]
     found = [_left(folder, shards, name) for name in ours if name not in keep]
@@ -176,7 +172,7 @@ def _is_passing(name: str, bank: str) -> bool:
 
 def remove_stored(bank: RemotePath) -> None:
     """Remove a bank, whole or not, that nobody reads."""
-    folder = shards_of(bank)
+    folder = folder_beside(bank)
     with contextlib.suppress(RandesError):
         prune_stored([folder / name for name in files_in(folder)])
         if look_up(bank) is not None:

@@ -20,14 +20,7 @@ from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import BankOutput, readable, write_index
 from randes_cli.files.bank.shard_folder import NewShard
-from randes_cli.files.bank.shards import (
-    FEATURE,
-    SHARD_METADATA,
-    SHARDS,
-    Layout,
-    part_of,
-    shard_key,
-)
+from randes_cli.files.bank.shards import FEATURE, SHARD_METADATA, SHARDS, Layout, part_of, shard_key
 from randes_cli.files.bank.store import BankStore
 from randes_cli.files.bank.tensor_sink import Data, TensorSink
 from randes_cli.files.digests import DIGEST_BYTES
@@ -139,8 +132,7 @@ class BankWriter(TensorSink):
 
     def _same_as_old(self, file: _File) -> str | None:
         """The shard of the bank that this one replaces that is byte for byte this one."""
-        checks = file.container.checks(file.header or b"")
-        name = checks[-DIGEST_BYTES:].hex()
+        name = file.container.checks(file.header or b"")[-DIGEST_BYTES:].hex()
         return name if self._old is not None and name in self._old.shards else None
 
     @property

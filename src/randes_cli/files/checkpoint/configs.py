@@ -16,7 +16,7 @@ from randes_cli.files.checkpoint.quantised import drop_quantised
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
 from randes_cli.fit import resized
-from randes_cli.specs import TensorInfo, Tensors
+from randes_cli.specs import DTYPES, TensorInfo, Tensors
 
 _POSITIONS = re.compile(r"wpe|position")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -39,14 +39,7 @@ _CLASS_ENDING = re.compile(r"(For[A-Z]\w*|(With)?LMHeadModel|(?<!Encoder)(?<!Dec
 _KIND = "model_type"
 _TIED_BIAS = re.compile(r"(^|\.)predictions\.bias$")
 #: safetensors' dtypes as torch and configurations call them.
-TORCH_NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
+TORCH_NAMES = {name: dtype.torch for name, dtype in DTYPES.items() if dtype.floating}
 #: What people call them.
 DTYPE_NAMES = {
     **{name.lower(): dtype for dtype, name in TORCH_NAMES.items()},

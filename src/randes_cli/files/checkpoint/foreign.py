@@ -9,7 +9,7 @@ from randes_cli.errors import CheckpointError
 from randes_cli.files.kinds import PICKLED
 from randes_cli.files.weight_names import is_index
 
-#: Beginnings of pickles, protocols 2 to 5.
+#: Beginnings of files: of zip archives, and of what is neither a pickle nor safetensors.
 _ZIP = b"PK\x03\x04"
 _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 from randes_cli.errors import CheckpointError
@@ -132,15 +133,5 @@ def _experts(
             if tensor is None or tensor.shape != (rows, size[1]):
                 return None
             cut = (place * rows, (place + 1) * rows)
-            one = Update(
-                update.a,
-                update.b,
-                update.scaling,
-                update.rank,
-                False,
-                update.experts,
-                expert,
-                cut,
-            )
-            made[name] = [one]
+            made[name] = [replace(update, expert=expert, rows=cut)]
     return None if f"{stem}.{update.experts}.{leaves[0]}.weight" in view.part.base else made
