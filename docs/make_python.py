@@ -21,7 +21,7 @@ def signature(name: str, made: object) -> str:
     text = str(inspect.signature(made))  # type: ignore[arg-type]
     text = re.sub(r"<[^<>]+>", "...", text).replace("randes_cli.", "")
     text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text).replace("StrPath", "str | os.PathLike")
-    parts = re.sub(r"^\(self(, )?", "(", text)
+    parts = re.sub(r"^\((self|cls)(, )?", "(", text)
     if len(name) + len(parts) <= 88:
         return name + parts
     inner, _, end = parts[1:].rpartition(")")
@@ -46,7 +46,8 @@ def words(made: object) -> str:
     text = inspect.getdoc(made) or ""
     head, _, attributes = text.partition("Attributes:\n")
     items = re.sub(r"^    (\w+): ", r"- `\1`: ", attributes, flags=re.M)
-    return re.sub(r"^        ", "  ", head + items, flags=re.M).strip().replace("``", "`")
+    items = re.sub(r"^        ", "  ", items, flags=re.M)
+    return (head + items).strip().replace("``", "`")
 
 
 def entry(name: str, made: object) -> str:
@@ -66,7 +67,7 @@ def methods(made: type) -> list[str]:
         if isinstance(value, property):
             parts.append(f"### {made.__name__}.{name}\n\n{words(value)}\n")
         elif callable(member):
-            shown = signature(f"{made.__name__}.{name}", member).replace("(cls, ", "(")
+            shown = signature(f"{made.__name__}.{name}", member)
             parts.append(
                 f"### {made.__name__}.{name}\n\n```text\n{shown}\n```\n\n{words(member)}\n"
             )
