@@ -12,20 +12,13 @@ import transformers as tf
 from randes_cli.core.convert import numpy_dtype
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
+from tests.models import GROUPED
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def llama() -> Any:
-    config = tf.LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return tf.LlamaForCausalLM(config)
+    return tf.LlamaForCausalLM(tf.LlamaConfig(**{**GROUPED, "vocab_size": 64}))
 
 
 def t5() -> Any:

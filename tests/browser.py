@@ -11,8 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 _OPTIONS = (
     "--headless",
@@ -166,3 +169,15 @@ def browser(program: str) -> Iterator[Page]:
             process.wait()
             os.close(write_here)
             os.close(read_here)
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Page | None]:
+    """A page of a headless Chromium; None, with a warning, where there is no Chromium."""
+    program = chromium()
+    if program is None:
+        warnings.warn("no chromium program: pages are checked as text only", stacklevel=1)
+        yield None
+        return
+    with browser(program) as page:
+        yield page

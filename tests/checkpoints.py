@@ -66,6 +66,16 @@ def save(state: State, path: Path, metadata: dict[str, str] | None = None) -> Pa
     return path
 
 
+def save_family(
+    folder: Path, shapes: Mapping[str, Sequence[int]], names: Sequence[str], *, seed: int = 0
+) -> list[Path]:
+    """Write ``base.safetensors`` and a fine-tune of it of each name; the fine-tunes' paths."""
+    base = random_state(shapes, seed=seed)
+    save(base, folder / "base.safetensors")
+    tasks = ((perturbed(base, seed=number), name) for number, name in enumerate(names))
+    return [save(task, folder / f"{name}.safetensors") for task, name in tasks]
+
+
 def save_sharded(state: State, folder: Path, *, shards: int = 2, stem: str = "model") -> Path:
     """Write a folder of shards with their index."""
     folder.mkdir(parents=True, exist_ok=True)

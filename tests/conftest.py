@@ -14,9 +14,11 @@ from hypothesis import settings
 
 from tests.checkpoints import Packer
 
-#: Servers of tests: one of each in a process, for clients are kept that know its address.
+#: Servers of tests (one of each in a process, for clients are kept that know its address), and
+#: the browser.
 pytest_plugins = [
     "tests.azure_server",
+    "tests.browser",
     "tests.google_server",
     "tests.hub_server",
     "tests.store_server",

@@ -8,7 +8,7 @@ import pytest
 
 from randes_cli import PackOptions, RunOptions, TaskInput, pack
 from randes_cli.files.bank.file import BankFile
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import save_family
 
 ONE = RunOptions(threads=1)
 #: No thread has room for a sum: all are read twice.
@@ -25,10 +25,7 @@ SHAPES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    base = random_state(SHAPES, seed=1)
-    save(base, tmp_path / "base.safetensors")
-    for number in range(5):
-        save(perturbed(base, seed=number), tmp_path / f"t{number}.safetensors")
+    save_family(tmp_path, SHAPES, [f"t{n}" for n in range(5)], seed=1)
     return tmp_path
 
 

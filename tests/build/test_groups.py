@@ -18,17 +18,14 @@ from randes_cli.ops.measure import measure
 from randes_cli.specs import EditOptions
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
-from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
+from tests.checkpoints import layered_shapes, same_bits, save_family
 
 ONE = RunOptions(threads=1)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    base = random_state(layered_shapes(), seed=1)
-    save(base, tmp_path / "base.safetensors")
-    for number in range(5):
-        save(perturbed(base, seed=number), tmp_path / f"t{number}.safetensors")
+    save_family(tmp_path, layered_shapes(), [f"t{n}" for n in range(5)], seed=1)
     return tmp_path
 
 

@@ -17,6 +17,7 @@ from randes_cli.read.unpack import unpack
 from randes_cli.specs import PackOptions
 from tests.adapters import llama
 from tests.build.test_adapters_against_peft import logits, trained
+from tests.models import SMALL
 
 ROWS = 70
 
@@ -94,13 +95,7 @@ def test_a_longer_vocabulary_of_a_masked_model_has_a_bias_that_is_longer_too(
     saves_bias: bool, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    config = tf.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=48,
-    )
+    config = tf.BertConfig(**{**SMALL, "vocab_size": 64, "num_hidden_layers": 1})
     tf.BertForMaskedLM(config).save_pretrained(tmp_path / "base")
     model = tf.BertForMaskedLM.from_pretrained(tmp_path / "base")
     model.resize_token_embeddings(ROWS)
@@ -169,13 +164,7 @@ def test_a_model_saved_with_its_adapter_beside_its_weights_is_said_to_be(
 ) -> None:
     torch.manual_seed(0)
     base = tf.LlamaForCausalLM(
-        tf.LlamaConfig(
-            vocab_size=2048,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-        )
+        tf.LlamaConfig(**{**SMALL, "vocab_size": 2048, "num_hidden_layers": 1})
     )
     base.save_pretrained(tmp_path / "base")
     wrapped = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"])).base_model.model

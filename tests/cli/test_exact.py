@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import save_family
 from tests.cli.conftest import Result
 
 SHAPES = {"body.weight": [64, 48], "head.weight": [10, 48], "head.bias": [10], "norm": [48]}
@@ -18,11 +18,7 @@ SHAPES = {"body.weight": [64, 48], "head.weight": [10, 48], "head.bias": [10], "
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> tuple[Path, list[Path]]:
-    base = random_state(SHAPES, seed=1)
-    save(base, tmp_path / "base.safetensors")
-    tasks = [tmp_path / f"t{n}.safetensors" for n in range(3)]
-    for number, path in enumerate(tasks):
-        save(perturbed(base, seed=number), path)
+    tasks = save_family(tmp_path, SHAPES, ["t0", "t1", "t2"], seed=1)
     return tmp_path / "base.safetensors", tasks
 
 

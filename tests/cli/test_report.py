@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +16,7 @@ from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import lambda_curves
 from randes_cli.views.page import PageData, report_page
 from tests.axe import violations
-from tests.browser import Page, browser, chromium
+from tests.browser import Page
 from tests.cli.conftest import Result
 from tests.cli.render.test_bank import make_bank
 
@@ -89,18 +88,6 @@ def check_alone(page: str) -> Reader:
                 assert (value or "").startswith("data:"), f"{tag} {name}={value}"
     assert [tag for tag, _ in read.tags].count("script") == 2
     return read
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page | None]:
-    """A page of a headless Chromium; None, with a warning, where there is no Chromium."""
-    program = chromium()
-    if program is None:
-        warnings.warn("no chromium program: pages are checked as text only", stacklevel=1)
-        yield None
-        return
-    with browser(program) as page:
-        yield page
 
 
 def test_the_page_is_whole_and_needs_nothing_else(

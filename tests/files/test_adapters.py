@@ -18,6 +18,7 @@ from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
 from tests.adapters import llama, merged, t5
+from tests.models import SMALL
 
 #: More than any element of the random updates.
 CHANGE = 0.1
@@ -29,15 +30,7 @@ def gpt2() -> tf.PreTrainedModel:
 
 
 def classifier() -> tf.PreTrainedModel:
-    config = tf.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_labels=3,
-    )
-    return tf.BertForSequenceClassification(config)
+    return tf.BertForSequenceClassification(tf.BertConfig(**SMALL, num_labels=3))
 
 
 def make_adapter(folder: Path, make: Any, dtype: torch.dtype, **options: Any) -> dict[str, Any]:

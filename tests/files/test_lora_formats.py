@@ -25,7 +25,7 @@ from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.lora.unmerged import is_adapter
 from tests.adapters import Arrays, merged, randomize
-from tests.models import unet
+from tests.models import GROUPED, unet
 
 pytestmark = pytest.mark.filterwarnings("ignore:While injecting", "ignore:The following")
 
@@ -164,43 +164,16 @@ def test_the_attention_processors_of_old_diffusers_files_are_merged(tmp_path: Pa
 
 
 def mixtral() -> Any:
-    config = tf.MixtralConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=3,
-    )
-    return tf.MixtralForCausalLM(config)
+    return tf.MixtralForCausalLM(tf.MixtralConfig(**GROUPED, num_local_experts=3))
 
 
 def qwen() -> Any:
-    config = tf.Qwen3MoeConfig(
-        vocab_size=64,
-        hidden_size=32,
-        moe_intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_experts=3,
-        head_dim=8,
-    )
+    config = tf.Qwen3MoeConfig(**GROUPED, moe_intermediate_size=24, num_experts=3)
     return tf.Qwen3MoeForCausalLM(config)
 
 
 def gpt_oss() -> Any:
-    config = tf.GptOssConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=3,
-        head_dim=8,
-    )
+    config = tf.GptOssConfig(**{**GROUPED, "intermediate_size": 32}, num_local_experts=3)
     return tf.GptOssForCausalLM(config)
 
 

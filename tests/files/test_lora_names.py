@@ -13,19 +13,12 @@ from safetensors.torch import save_file
 from randes_cli.errors import CheckpointError
 from tests.adapters import merged, randomize
 from tests.files.test_lora_formats import assert_same
+from tests.models import SMALL
 
 
 def test_factors_in_the_names_of_a_state_dict_are_merged_as_those_of_peft(tmp_path: Path) -> None:
     """As trainers write them that save the state dict of a model with its adapter."""
-    base = tf.BertForSequenceClassification(
-        tf.BertConfig(
-            vocab_size=64,
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=24,
-        )
-    )
+    base = tf.BertForSequenceClassification(tf.BertConfig(**SMALL))
     base.save_pretrained(tmp_path / "base")
     config = LoraConfig(
         r=2,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,23 +14,11 @@ import pytest
 from randes_cli.server.guard import Limits
 from randes_cli.server.service import Service, Serving
 from tests.axe import violations
-from tests.browser import Page, browser, chromium
+from tests.browser import Page
 from tests.server.service import Alone, http, serving, until
 from tests.server.test_encoders import classifiers
 
 EVIL = "</script><script>window.owned=1</script><img src=x onerror='window.owned=1'>\"'&"
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Page | None]:
-    """A page of a headless Chromium; None, with a warning, where there is no Chromium."""
-    program = chromium()
-    if program is None:
-        warnings.warn("no chromium program: the page is checked as text only", stacklevel=1)
-        yield None
-        return
-    with browser(program) as page:
-        yield page
 
 
 def is_open(tab: Page, service: Service) -> None:

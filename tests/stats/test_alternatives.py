@@ -26,7 +26,7 @@ from randes_cli.stats.alternatives import (
     smallest_keeping,
 )
 from randes_cli.stats.frontier import frontier
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import save_family
 
 ONE = RunOptions(threads=1)
 KEPT = ("kept_low", "kept", "kept_high")
@@ -35,10 +35,7 @@ SHAPES = {"a.weight": [200, 150], "b.weight": [150, 300], "norm.weight": [150]}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    base = random_state(SHAPES, seed=1)
-    save(base, tmp_path / "base.safetensors")
-    for number in range(4):
-        save(perturbed(base, seed=number), tmp_path / f"t{number}.safetensors")
+    save_family(tmp_path, SHAPES, [f"t{n}" for n in range(4)], seed=1)
     return tmp_path
 
 

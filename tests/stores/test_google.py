@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli import BankLocked, HubError, TaskInput, UsageError, add, pack, verify
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import save_family
 from tests.google_server import Google
 
 ROUND = Path(__file__).parents[2] / "benchmarks" / "stores.py"
@@ -24,10 +24,7 @@ def test_every_command_gives_the_bytes_of_work_here(google: Google) -> None:
 @pytest.fixture
 def inputs(google: Google) -> list[TaskInput]:
     """A base here and two fine-tunes of it."""
-    base = random_state({"a.weight": [600, 512], "norm": [128]})
-    save(base, Path("base.safetensors"))
-    for seed, name in enumerate(("a", "b")):
-        save(perturbed(base, seed=seed), Path(f"{name}.safetensors"))
+    save_family(Path(), {"a.weight": [600, 512], "norm": [128]}, ["a", "b"])
     return [TaskInput(name, f"{name}.safetensors") for name in ("a", "b")]
 
 

@@ -19,7 +19,7 @@ from randes_cli import (
     verify,
 )
 from randes_cli.cli.main import run
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import save_family
 from tests.store_server import Store
 
 SHAPES = {"a.weight": [200, 128], "b.weight": [300, 128], "norm": [128]}
@@ -29,10 +29,7 @@ OPTIONS = PackOptions(max_shard_size=100_000)
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of a base and three fine-tunes, which is the working folder, too."""
-    base = random_state(SHAPES)
-    save(base, tmp_path / "base.safetensors")
-    for seed, name in enumerate(("cars", "dtd", "svhn")):
-        save(perturbed(base, seed=seed), tmp_path / f"{name}.safetensors")
+    save_family(tmp_path, SHAPES, ["cars", "dtd", "svhn"])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

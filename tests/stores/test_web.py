@@ -9,7 +9,7 @@ import pytest
 from randes_cli import HubError, MissingError, RandesError, TaskInput, pack, remove, unpack
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
-from tests.checkpoints import perturbed, random_state, save
+from tests.checkpoints import perturbed, random_state, save, save_family
 from tests.web_server import HALF, Web
 
 SHAPES = {"a.weight": [200, 128], "b.weight": [300, 128]}
@@ -27,10 +27,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def models(web: Web, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Web:
     """A base and two fine-tunes on the server and in the working folder."""
     monkeypatch.chdir(tmp_path)
-    base = random_state(SHAPES)
-    save(base, Path("base.safetensors"))
-    for seed, name in enumerate(("cars", "dtd")):
-        save(perturbed(base, seed=seed), Path(f"{name}.safetensors"))
+    save_family(Path(), SHAPES, ["cars", "dtd"])
     for path in Path().glob("*.safetensors"):
         web.files[f"/{path.name}"] = path.read_bytes()
     return web
