@@ -108,7 +108,7 @@ BACKS = np.dtype(
         ("scale", "f8"),
     ]
 )
-_CAMES = np.dtype([*named("lost mixed negative", "i8"), ("base", "u1", 16), ("sum", "u1", 16)])
+_CAMES = np.dtype(_Came)
 #: All that may be wanted.
 WANTED = _BASE_DIGEST | _SUM_DIGEST | _TURNED
 
