@@ -15,6 +15,7 @@ from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import decode
+from randes_cli.files.recipe.words import bits_and_share
 from randes_cli.ops.verify import verify
 from randes_cli.plan import share_of
 from randes_cli.read.factors import factors_of, superposition
@@ -228,6 +229,12 @@ def test_other_shares_are_usage_errors(words: list[str], tmp_path: Path) -> None
     assert run(["pack", "base", "task", "-o", str(tmp_path / "b.randes"), *words]) == 2
     with pytest.raises(UsageError, match="--share"):
         PackOptions(share=3)
+
+
+@pytest.mark.parametrize("bits", ["1/16", "3/4", "1/0"])
+def test_bits_that_are_no_share_are_told_under_the_name_of_bits(bits: str) -> None:
+    with pytest.raises(UsageError, match=f"^--bits must be .* or 1/8, not '{bits}'"):
+        bits_and_share(bits, None)
 
 
 def test_factors_know_the_share(packer: Packer) -> None:

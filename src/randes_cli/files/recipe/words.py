@@ -12,7 +12,7 @@ from randes_cli.files.hub.ref import parse_ref
 from randes_cli.files.location import as_place
 from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath
-from randes_cli.specs import TaskInput
+from randes_cli.specs import SHARES, TaskInput
 
 #: Tasks as `pack` and `add` take them: records, or paths (``NAME=PATH`` too), or paths by name.
 TaskInputs = Iterable[TaskInput | StrPath] | Mapping[str, StrPath]
@@ -32,7 +32,8 @@ def bits_and_share(bits: str | None, share: str | None) -> tuple[int | None, int
     if bits is not None and "/" in bits:
         if share is not None:
             raise UsageError(f"--bits {bits} says the share: leave --share out")
-        if _SHARE.fullmatch(bits) is None:
+        found = _SHARE.fullmatch(bits)
+        if found is None or int(found[1]) not in SHARES:
             raise UsageError(_NO_BITS.format(bits[:20]))
         bits, share = "1", bits
     if bits is not None and not re.fullmatch("[0-9]{1,2}", bits):
