@@ -73,17 +73,19 @@ def test_the_config_of_a_quantised_base_beside_an_adapter_is_no_reason_to_refuse
     save_adapter(tmp_path, "cars", 0)
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    config["vocab_size"] += 8  # as it was while training
+    assert config["dtype"] == "float32"
+    config.update(vocab_size=config["vocab_size"] + 8, dtype="float16")  # as while training
     (tmp_path / "cars" / "config.json").write_text(json.dumps(config))
     tasks = [TaskInput("cars", str(tmp_path / "cars"))]
     report = pack(str(tmp_path / "base"), tasks, tmp_path / "x.randes")
     rows = config["vocab_size"] - 8
-    said = f"config.json: quantization_config is gone, vocab_size is {rows}, as the weights have it"
-    assert said in report.tasks[0].notes
+    note = next(note for note in report.tasks[0].notes if note.startswith("config.json: "))
+    for said in ("quantization_config is gone", f"vocab_size is {rows}", 'dtype is "float32"'):
+        assert said in note
     unpack(tmp_path / "x.randes", "cars", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "config.json").read_text())
     wanted = {k: v for k, v in config.items() if k != "quantization_config"}
-    assert found == {**wanted, "vocab_size": rows}
+    assert found == {**wanted, "vocab_size": rows, "dtype": "float32"}
     pack(None, tasks, tmp_path / "kept.randes", PackOptions(adapters=True))
     unpack(tmp_path / "kept.randes", "cars", tmp_path / "kept")
     assert json.loads((tmp_path / "kept" / "config.json").read_text()) == config

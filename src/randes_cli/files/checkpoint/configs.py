@@ -20,6 +20,7 @@ from randes_cli.specs import DTYPES, TensorInfo, Tensors
 
 _POSITIONS = re.compile(r"wpe|position")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
+_DTYPE_KEYS = ("dtype", "torch_dtype")
 #: Last layers of classifiers, whose rows are the labels, where the base has none.
 _HEAD = re.compile(
     r"(^|\.)(score|classifier|logits_proj|(cls|distillation)_classifier"
@@ -80,20 +81,27 @@ def with_dtype(data: bytes, dtype: str) -> bytes:
 
     def change(config: dict[str, Any]) -> None:
         for part in _parts(config):
-            for key in ("dtype", "torch_dtype"):
+            for key in _DTYPE_KEYS:
                 if isinstance(part.get(key), str):
                     part[key] = TORCH_NAMES[dtype]
 
     return edited(data, change)
 
 
-def _vocabulary(config: dict[str, Any], base: Mapping[str, Any]) -> None:
-    """The base's vocabulary in the configuration of an adapter, which may not have grown it."""
+def _as_base(config: dict[str, Any], base: Mapping[str, Any]) -> None:
+    """What the base's weights are, in the configuration of an adapter, which may say otherwise.
+
+    It may not have grown the vocabulary, and be that of a base in another dtype.
+    """
+    dtype = next((base[key] for key in _DTYPE_KEYS if base.get(key)), None)
+    for key in _DTYPE_KEYS if dtype else ():
+        if key in config:
+            config[key] = dtype
     for key, value in base.items():
-        if key == "vocab_size" and key in config:
+        if key in ("vocab_size", "tie_word_embeddings") and key in config:
             config[key] = value
         elif isinstance(value, dict) and isinstance(config.get(key), dict):
-            _vocabulary(config[key], value)
+            _as_base(config[key], value)
 
 
 def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
@@ -198,7 +206,7 @@ def match_configs(
 
         parted = component in untied
         change = partial(_fit, base=ours, task=theirs, untied=parted, kind=kind)
-        plain = edited(before, partial(_vocabulary, base=(configs or {}).get(component, {})))
+        plain = edited(before, partial(_as_base, base=(configs or {}).get(component, {})))
         after = edited(plain, change)
         said = _changes(before, after) if after != before else ""
         if said:  # it may have grown to what it was
