@@ -108,6 +108,24 @@ def test_what_float32_does_not_tell_apart_is_kept_to_the_byte(packer: Packer) ->
     assert set(packer.reports[-1].kept_exactly["a"]) == {"embed.weight", "head"}
 
 
+@pytest.mark.parametrize("base_dtype", [torch.float64, torch.float32])
+def test_changes_of_float64_below_what_float32_rounds_are_kept_exactly(
+    base_dtype: torch.dtype, packer: Packer
+) -> None:
+    base = random_state({"small": [64, 64], "large": [64, 64]}, seed=1, dtype=base_dtype)
+    noise = random_state({"small": [64, 64], "large": [64, 64]}, seed=2, dtype=torch.float64)
+    task = {
+        "small": base["small"].double() + 1e-8 * noise["small"],
+        "large": base["large"].double() + 1e-4 * noise["large"],
+    }
+    bank = packer.pack(base, {"a": task})
+    found = retrieve(bank, "a")
+    assert same_bits(found["small"], task["small"])
+    error = (found["large"] - task["large"]).norm() / (task["large"] - base["large"]).norm()
+    assert 0 < error < 0.02
+    assert set(packer.reports[-1].kept_exactly["a"]) == {"small"}
+
+
 def test_the_noise_of_forgotten_tasks_is_predicted(packer: Packer, tmp_path: Path) -> None:
     base = random_state(SHAPES, seed=1)
     sizes = {"a": 0.01, "b": 0.03, "c": 0.02, "d": 0.01}

@@ -1,4 +1,4 @@
-"""Whether what counts as unchanged comes back to the byte, as a bank promises."""
+"""Whether what float32 tells little or not at all from the base comes back all the same."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 from randes_cli.build.participants import Participant
 from randes_cli.build.passes import Passes
 from randes_cli.core.arrays import F32
+from randes_cli.core.columns import columns
 from randes_cli.core.convert import narrow, values_of
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.source import Source, read_raw
 from randes_cli.plan import chunks
 
+#: What rounding may take of a change, as a share of its length.
+_LITTLE = 0.1
+
 
 class Altered(Exception):
-    """Tensors of participants have the base's values in float32, and yet other bytes.
+    """Tensors of participants have nearly the base's values in float32, and yet other bytes.
 
     Attributes:
         names: by participant's index.
@@ -31,7 +35,8 @@ def check_bytes(passes: Passes) -> None:
     """Raise Altered where a tensor would count as unchanged that does not come back to the byte.
 
     −0 in place of 0 is such a difference, and one of F64 below float32. Digests tell, where a
-    tensor is as the base's in dtype and shape; of the others both are read again.
+    tensor is as the base's in dtype and shape; of the others both are read again. So is F64 that
+    changed, which float32 may tell from the base and yet give another change.
     """
     found = {one.index: names for one in passes.draft.coming if (names := _altered(passes, one))}
     if found:
@@ -44,11 +49,14 @@ def _altered(passes: Passes, one: Participant) -> list[str]:
     left = one.fit.superposed.keys() - changed
     same = {name: t for name, t in one.fit.superposed.items() if name in left} if left else {}
     ours = tally.joined(one.index, same) if same else {}
+    table = one.fit.superposed
+    any_long = any(kind.dtype == "F64" for kind in columns(table).kinds)
+    long = (n for n in table if n in changed and table[n].dtype == "F64") if any_long else ()
+    made = [name for name in long if not _told_apart(base, one.source, name)]
     if base is None:  # of zeros
         zeros = zero_digests(same)
-        return [name for name in same if ours[name] != zeros[name]]
+        return made + [name for name in same if ours[name] != zeros[name]]
     theirs = tally.joined("base", same) if same else {}
-    made = []
     for name, tensor in same.items():
         if base.tensors[name] == tensor:
             differs = ours[name] != theirs[name]
@@ -57,6 +65,22 @@ def _altered(passes: Passes, one: Participant) -> list[str]:
         if differs:
             made.append(name)
     return made
+
+
+def _told_apart(base: Source | None, task: Source, name: str) -> bool:
+    """Whether what float32 drops of float64 values is little beside what they changed by."""
+    tensor = task.tensors[name]
+    rows = min(tensor.matrix[0], base.tensors[name].matrix[0] if base else tensor.matrix[0])
+    dropped = moved = 0.0
+    for rect in chunks(rows, tensor.matrix[1]):
+        ours = values_of(read_raw(task, name, rect.start, rect.elements), "F64")
+        delta = ours
+        if base is not None:
+            raw = read_raw(base, name, rect.start, rect.elements)
+            delta = ours - values_of(raw, base.tensors[name].dtype)
+        dropped += float(np.square(ours - ours.astype(np.float32)).sum())
+        moved += float(np.square(delta).sum())
+    return dropped <= _LITTLE**2 * moved
 
 
 def _comes_back(base: Source, task: Source, name: str) -> bool:

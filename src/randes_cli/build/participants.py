@@ -21,7 +21,7 @@ from randes_cli.plan import Unit
 from randes_cli.specs import TaskInput, TensorInfo
 
 #: Why a tensor is kept exactly of which names and shapes tell nothing.
-_BYTES = "other bytes than the base's where float32 shows no difference"
+_BYTES = "other values than the base's where float32 shows little of that or nothing"
 
 
 @dataclass(frozen=True)
