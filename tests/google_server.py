@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ import pytest
 from fsspec import get_filesystem_class
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
+
+from tests.loopback import answering
 
 
 @dataclass
@@ -113,16 +114,9 @@ def running() -> Iterator[Google]:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     made = Google(Storage(use_memory_fs=True))
     made.storage.create_bucket("bucket", {})
-    server = _Server(("127.0.0.1", 0), partial(Conditional, made))
-    made.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    handler = partial(Conditional, made)
+    with _Server(("127.0.0.1", 0), handler) as server, answering(server) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def environment(google: Google) -> dict[str, str]:

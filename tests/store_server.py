@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+
+from tests.loopback import answering
 
 ACCESS, SECRET = "AKIATESTONLY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCY"
 
@@ -214,14 +215,8 @@ def running() -> Iterator[Store]:
     app = _Front(store, DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     server.log = lambda *_: None  # type: ignore[method-assign]
-    store.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with answering(server) as store.url:
         yield store
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 def environment(store: Store) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +16,7 @@ import pytest
 
 from tests.browser import browser, chromium
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
+from tests.loopback import answering
 
 ROOT = Path(__file__).parents[2]
 READER = ROOT / "examples" / "browser"
@@ -52,10 +52,8 @@ def server(tmp_path: Path) -> Iterator[str]:
     for path in READER.iterdir():
         shutil.copy(path, tmp_path / path.name)
     handler = partial(Ranged, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running, answering(running) as address:
+        yield address
 
 
 @pytest.mark.parametrize("version", VERSIONS)

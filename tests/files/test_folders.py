@@ -12,6 +12,13 @@ from randes_cli.errors import MissingError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from tests.files.folders import put, refused
 
+PLAIN = (
+    *("model.safetensors", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors"),
+    *("pytorch_model.safetensors", "open_clip_model.safetensors", "consolidated.safetensors"),
+    *("weights.00.safetensors", "anything.st", "model.fp16.safetensors"),
+    "model-00001-of-00001.safetensors",
+)
+
 
 def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> None:
     weights = {}
@@ -25,16 +32,7 @@ def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> Non
 @pytest.mark.parametrize(
     ("file", "target"),
     [
-        ("model.safetensors", "model.safetensors"),
-        ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"),
-        ("adapter_model.safetensors", "adapter_model.safetensors"),
-        ("pytorch_model.safetensors", "pytorch_model.safetensors"),
-        ("open_clip_model.safetensors", "open_clip_model.safetensors"),
-        ("consolidated.safetensors", "consolidated.safetensors"),
-        ("weights.00.safetensors", "weights.00.safetensors"),
-        ("anything.st", "anything.st"),
-        ("model.fp16.safetensors", "model.fp16.safetensors"),
-        ("model-00001-of-00001.safetensors", "model-00001-of-00001.safetensors"),
+        *((name, name) for name in PLAIN),
         ("my model.safetensors", "model.safetensors"),
         ("CON.safetensors", "model.safetensors"),
     ],

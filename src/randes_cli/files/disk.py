@@ -197,5 +197,4 @@ def sync_folder(folder: Path) -> None:
         if error.errno != errno.EINVAL:
             raise
     finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        system.let_go(fd)

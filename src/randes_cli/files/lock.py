@@ -16,7 +16,7 @@ from randes_cli.errors import BankLocked, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import holding, is_held
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_FOLLOW, resolved
+from randes_cli.files.system import FLAGS, NO_FOLLOW, let_go, resolved
 from randes_cli.files.system import lock as lock_file
 from randes_cli.interrupts import unstoppable
 
@@ -113,14 +113,12 @@ class _Lock:
             return
         named, fd, self._fd = self._is_named(self._fd), self._fd, -1
         if self.soft:  # where there are no locks, an open file may not be unlinked either
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            let_go(fd)
         if named:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
         if not self.soft:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            let_go(fd)
 
 
 def edited_bank(path: Place) -> Place:

@@ -53,6 +53,13 @@ def fill(fd: int, view: memoryview, offset: int) -> int:
     return done
 
 
+def let_go(fd: int) -> None:
+    """Close a file of which nothing is lost where that fails; -1 is none."""
+    with contextlib.suppress(OSError):
+        if fd >= 0:
+            os.close(fd)
+
+
 def piece_at(fd: int, count: int, offset: int) -> bytes:
     """Bytes from `offset` of a file: fewer than `count` where they cannot be had in one call."""
     return os.pread(fd, count, offset) if hasattr(os, "pread") else b""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_WAIT, fill
+from randes_cli.files.system import FLAGS, NO_WAIT, fill, let_go
 
 
 class WeightFile(Protocol):
@@ -104,9 +103,7 @@ class TensorFile:
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1  # closed again, the number may be somebody else's
-        with suppress(OSError):  # nothing was written
-            if fd >= 0:
-                os.close(fd)
+        let_go(fd)
 
 
 def open_weights(path: Place) -> WeightFile:

@@ -15,7 +15,7 @@ from randes_cli.files.bank.shards import folder_beside, shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_WAIT, most_open
+from randes_cli.files.system import FLAGS, NO_WAIT, let_go, most_open
 from randes_cli.files.weight_file import read_fully
 from randes_cli.interrupts import unstoppable
 
@@ -95,9 +95,7 @@ class LocalShard:
 
     def close(self) -> None:
         fd, self._fd, self._closed = self._fd, -1, True
-        with contextlib.suppress(OSError):
-            if fd >= 0:
-                os.close(fd)
+        let_go(fd)
 
 
 class MissingShard:

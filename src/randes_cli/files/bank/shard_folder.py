@@ -18,7 +18,7 @@ from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.location import Place
 from randes_cli.files.segments import Part
-from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at
+from randes_cli.files.system import FLAGS, NO_FOLLOW, let_go, most_open, read_at
 from randes_cli.interrupts import unstoppable
 
 #: Bytes that are compared at a time.
@@ -63,9 +63,7 @@ class NewShard:
     @unstoppable
     def close(self) -> None:
         fd, self._out.fd = self._out.fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # its data were synced, or are not wanted
-                os.close(fd)
+        let_go(fd)  # its data were synced, or are not wanted
 
 
 class ShardFolder:
