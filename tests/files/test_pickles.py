@@ -7,6 +7,8 @@ import os
 import pickle
 import tarfile
 import zipfile
+from collections import defaultdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +266,20 @@ def test_options_and_paths_of_a_trainer_lie_beside_weights(zipped: bool, tmp_pat
     assert list(open_checkpoint(str(tmp_path / "model.pth"), ALLOWED).tensors) == ["weight"]
 
 
+def test_scores_dates_and_states_of_generators_lie_beside_weights(tmp_path: Path) -> None:
+    found: dict[str, Any] = {"best": np.float64(0.5), "steps": np.int64(3), "array": np.arange(3)}
+    found |= {"random": np.random.RandomState(0).get_state(), "seen": defaultdict(dict, a={})}
+    found |= {"at": datetime(2025, 1, 2), "took": timedelta(1), "torch": torch.__version__}
+    torch.save({"model": {"weight": torch.ones(2)}, **found}, tmp_path / "new.pth")
+    plain = {"model": {"weight": torch.ones(2)}, "best": np.float64(0.5), "array": np.arange(3)}
+    torch.save(plain, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "old.pth").read_bytes()  # as NumPy before 2 calls its module
+    before = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    (tmp_path / "old.pth").write_bytes(before)
+    for name in ("new.pth", "old.pth"):
+        assert list(open_checkpoint(str(tmp_path / name), ALLOWED).tensors) == ["weight"]
+
+
 @pytest.mark.parametrize(
     ("beside", "called"),
     [
@@ -272,6 +288,7 @@ def test_options_and_paths_of_a_trainer_lie_beside_weights(zipped: bool, tmp_pat
         (argparse.Namespace(run=len), r"\w*len"),
         (type(Path()).touch, r"\S+"),
         (os.system, r"(posix|nt)\.system"),
+        (np.array([os.system], object), r"(posix|nt)\.system"),
     ],
 )
 def test_what_is_not_let_in_is_called_by_its_name(

@@ -29,8 +29,43 @@ if TYPE_CHECKING:
 
 #: Keys that training scripts keep a state dict under, most particular first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-#: What holds values and does nothing, which trainers put beside weights: options, and paths.
-_PLAIN = [argparse.Namespace, type(Path())]
+
+
+class _Held:
+    """Stands for what trainers put beside weights: made of anything, it keeps and does nothing."""
+
+    def __new__(cls, *_: object) -> _Held:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+#: Scores, states of generators, dates and versions, none of which is a weight.
+_BESIDE = (
+    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
+    *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
+    *("numpy.dtype", "numpy.ndarray", "torch.torch_version.TorchVersion"),
+    *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+)
+
+
+def _stand_in(name: str) -> type[_Held]:
+    module, _, last = name.rpartition(".")
+    return type(last, (_Held,), {"__module__": module, "__qualname__": last})
+
+
+def _defaultdict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+_defaultdict.__module__, _defaultdict.__name__ = "collections", "defaultdict"
+_defaultdict.__qualname__ = "defaultdict"
+#: What holds values and does nothing, which a pickle may have besides tensors.
+_PLAIN: list[Any] = [
+    *(argparse.Namespace, type(Path()), _defaultdict, dict, list, int, float),
+    *map(_stand_in, _BESIDE),
+]
 #: In torch's words, what it did not let in.
 _GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
 #: What torch advises beside it: to run the pickle's code.
