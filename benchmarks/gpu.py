@@ -6,10 +6,11 @@
 Matrices are random, of a 7B Llama in bf16. What needs no clock comes first, side by side: mixed
 steps are checked to be near plain torch, swaps to have the bits of torch's operations, small models
 from a bank to answer as they should, and kernels are compiled. Then each thing is timed alone:
-steps of 16 and 64 rows of different tasks, at several bits, in one group and in eight, beside one
-model; swaps beside a copy of the base; forms that products may have (`gpu_forms.py`); `Pool` and
-`attach` as Python runs them; and prefill. All as CUDA graphs but for what Python runs. `--command`
-times `pack`, `unpack` and `load_into` by ``--device cpu`` and ``cuda``; files must be equal.
+swaps beside a copy of the base; steps of 16 and 64 rows of different tasks, at several bits, in one
+group and in eight, beside one model; forms and orders that products may have, and what the tables
+of `live/forms.py` should say by them (`gpu_forms.py`, `gpu_advice.py`); `Pool` and `attach` as
+Python runs them; and prefill. All as CUDA graphs but for what Python runs. `--command` times
+`pack`, `unpack` and `load_into` by ``--device cpu`` and ``cuda``; files must be equal.
 
 Each part is a process of its own: one that fails, or outlasts its time, is told, and others run.
 Figures are printed and added to FILE as they come, and a table of goals is printed last. Nothing
@@ -51,7 +52,7 @@ def untimed(device: str) -> list[str]:
 
 def timed(given: argparse.Namespace) -> list[str]:
     """Parts that are run alone, what decides most first."""
-    return ["steps", "swaps", "forms", "models", "prefill", *["commands"] * given.command]
+    return ["swaps", "steps", "forms", "models", "prefill", *["commands"] * given.command]
 
 
 def run_part(part: str, device: str, layers: int) -> None:

@@ -16,6 +16,9 @@ from randes_cli.live.codes import unpack
 from randes_cli.live.group import Group
 from randes_cli.specs import Signs
 
+#: Rows and columns that a program of a swap may take.
+BLOCKS = ((4, 512), (2, 1024), (1, 2048), (1, 1024), (4, 1024), (2, 2048))
+
 
 def check_swaps(device: str, dtype: torch.dtype) -> None:
     """A swap by kernel has the bits of torch's operations, numbers beyond the range included."""
@@ -77,5 +80,14 @@ def time_swaps(bases: list[torch.Tensor], device: str) -> None:
 
         taken = timed(swap, device)
         note(swap_name(bits), taken / one_copy)
-        print(f"{swap_name(bits)}: {taken:.2f} ms, {taken / one_copy:.2f} × a copy")
+        print(f"{swap_name(bits)}: {taken:.2f} ms, {taken / one_copy:.2f} × a copy", flush=True)
+        key, others = bits % 16, {}
+        before = kernels.SWAP_BLOCKS.get(key)
+        for blocks in BLOCKS:
+            kernels.SWAP_BLOCKS[key] = blocks
+            others[blocks] = timed(swap, device) / one_copy
+        told = ", ".join(f"{others[b]:.2f} {b}" for b in sorted(others, key=lambda b: others[b]))
+        print(f"  SWAP_BLOCKS[{key}], {before} now: {told}", flush=True)
+        del kernels.SWAP_BLOCKS[key]
+        kernels.SWAP_BLOCKS |= {key: before} if before else {}
         del parts

@@ -19,6 +19,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime import driver
 
 from randes_cli.live import kernels, triton_kernels, triton_swap
+from randes_cli.live.forms import Order
 from randes_cli.live.selection import Selection
 
 #: Bytes of shared memory that a block may have there.
@@ -69,7 +70,13 @@ def compiled(kernel: Any) -> Iterator[Any]:
 
 
 def product(
-    shape: tuple[int, int], bits: int, dtype: torch.dtype, batch: int, groups: int, every: int
+    shape: tuple[int, int],
+    bits: int,
+    dtype: torch.dtype,
+    batch: int,
+    groups: int,
+    every: int,
+    order: Order | None = None,
 ) -> None:
     """Launch a product of rows of different tasks, dealt to the groups in turn."""
     x, base = torch.zeros(batch, shape[1], dtype=dtype), torch.zeros(shape, dtype=dtype)
@@ -84,8 +91,9 @@ def product(
     across, down = (torch.zeros(groups, batch, size, dtype=dtype) for size in (shape[1], shape[0]))
     residues = torch.zeros(groups, every, dtype=torch.int32)
     kernels.mixed_product(
-        x, base, stored, across, down, torch.zeros(groups), residues, slots, bits=bits, every=every
-    )
+        x, base, stored, across, down, torch.zeros(groups), residues, slots, bits=bits,
+        every=every, order=order,
+    )  # fmt: skip
 
 
 def serialized(ptx: str) -> bool:
@@ -115,7 +123,8 @@ def told(kind: str, *given: Any) -> None:
         for made in compiled(kernel):
             ptx = made.asm["ptx"]
             assert made.metadata.shared <= SHARED and not serialized(ptx), (kind, given)
-            used = ("mma" in ptx and "tensor cores", "%lanemask_lt" in ptx and "registers")
+            used = ("mma" in ptx and "tensor cores", "%lanemask_lt" in ptx and "registers",
+                    "prefetch.L2" in ptx and "ahead")  # fmt: skip
             print(kind, kernel.fn.__name__, *filter(None, used))
 
 
@@ -133,6 +142,7 @@ if __name__ == "__main__":
     told("a byte:", (1, 4), 2, torch.bfloat16, 2, 2, 1)
     told("one task a group:", (40, 24), 4, torch.bfloat16, 3, 3, 1)
     told("single precision:", (96, 256), 2, torch.float32, 20, 1, 1)
+    told("W₀ first:", (4096, 4096), 2, torch.bfloat16, 64, 8, 1, Order(True, 1024, True))
     matrix, columns = torch.zeros(64, 64, dtype=torch.bfloat16), torch.zeros(64)
     kernels.swap(
         matrix, torch.zeros(64 * 64 // 4, dtype=torch.uint8), (columns, columns),

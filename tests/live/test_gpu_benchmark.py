@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from randes_cli.live import kernels
 from tests.scripts import ROOT
 
 
@@ -48,13 +49,21 @@ def test_it_times_every_part_that_has_kernels_and_keeps_its_figures(
     monkeypatch.setenv(figures.FILE, str(tmp_path / "figures"))
     bases = import_module("gpu_data").weights([(8, 64)], "cpu", torch.float16)
     steps.time_steps(bases, "cpu", timed)
-    ticks = iter([10.0, 14.0, 12.0, *[1.0] * 99])
+    others = [13.0, *[20.0] * (len(swaps.BLOCKS) - 1)]
+    ticks = iter([10.0, 14.0, *others, 12.0, *others])
+    before = dict(kernels.SWAP_BLOCKS)
     swaps.time_swaps(bases, "cpu")
-    some = list(forms.forms_of((8, 64), 16, 2, 1, 2))[:3]
-    monkeypatch.setattr(forms, "forms_of", lambda *_: some)
-    forms.time_forms(bases, "cpu", timed, ((16, 2, 2, 1, 1.4),))
+    assert before == kernels.SWAP_BLOCKS
+    ticks = iter([10.0, 15.0, 14.0, 16.0])
+    found = forms.time_forms(bases, "cpu", timed, ((16, 2, 2, 1, 1.4),))
     told = capsys.readouterr().out
-    assert "; 0 of 3 wrong" in told and "WRONG" not in told and "Error" not in told
+    assert "  SWAP_BLOCKS[0], (1, 1024) now: 1.30 (4, 512), 2.00 " in told
+    assert "; 3 of 3 right" in told and "WRONG" not in told and "Error" not in told
+    assert ", goal 1.40: 1.50 (64,128," in told and "; 1.40 (64,128," in told
+    advised = list(import_module("gpu_advice").advice(found, [(8, 64)]))
+    assert advised[0].startswith("BASE_FORMS[0][0] = Form(") and "as it is" in advised[0]
+    assert advised[1].startswith("ORDERS[0, False, True] = Order(base_first=True, ")
+    assert advised[-1].endswith(": 1.50 now, 1.40 so (goal 1.40)")
     lines = figures.table(tmp_path / "figures").splitlines()
     assert [line.split() for line in lines if not line.endswith("–")][1:] == [
         ["16", "rows,", "2", "bits", "×", "1", "group", "1.41", "1.20", "met"],

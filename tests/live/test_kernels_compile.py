@@ -18,6 +18,8 @@ def test_products_keep_tensor_cores_busy_and_a_swap_rounds_each_product_and_each
         levels = " registers" if kind != "0 bits" else ""
         wanted += [f"{kind}: code_sums tensor cores{levels}", f"{kind}: base_sums tensor cores"]
     wanted += [f"single precision: {name}_sums" for name in ("code", "base")]
+    wanted += ["W₀ first: code_sums tensor cores registers ahead"]
+    wanted += ["W₀ first: base_sums tensor cores"]
     assert done.stdout.splitlines() == [
         *wanted,
         "swap: each rounded levels in lanes to finite numbers",

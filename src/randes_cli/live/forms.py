@@ -27,7 +27,24 @@ class Form(NamedTuple):
     warps: int
 
 
-#: Forms of x W₀ᵀ for square, tall and wide matrices, with 16 rows and with more; see `_kind`.
+class Order(NamedTuple):
+    """How the kernels of a product follow one another, where each begins beside the one before.
+
+    Attributes:
+        base_first: programs of W₀ begin before those of codes, which fill the room that is left.
+        ahead: bytes of W₀, of each row that a program takes, that `prepare` asks for before it
+            waits; codes_ahead: whether programs of codes ask for all of theirs before they do.
+    """
+
+    base_first: bool = False
+    ahead: int = 0
+    codes_ahead: bool = False
+
+
+#: Orders that were faster on a device, by the kind of shape (`shape_kind`), whether there are more
+#: than 16 rows, and whether there are several groups of all elements. None was timed yet.
+ORDERS: dict[tuple[int, bool, bool], Order] = {}
+#: Forms of x W₀ᵀ for square, tall and wide matrices, with 16 rows and with more; see `shape_kind`.
 BASE_FORMS = (
     (Form(64, 128, 2, 4, 4), Form(64, 128, 2, 3, 4), Form(64, 128, 4, 3, 4)),
     (Form(64, 64, 2, 6, 4), Form(64, 64, 1, 6, 4), Form(64, 128, 2, 4, 4)),
@@ -56,7 +73,7 @@ def base_form(shape: tuple[int, int], batch: int, size: int = 2) -> Form:
 
     Numbers of four bytes (`size`) are multiplied without tensor cores, in smaller tiles.
     """
-    form = BASE_FORMS[batch > 16][_kind(shape)]
+    form = BASE_FORMS[batch > 16][shape_kind(shape)]
     return _spread(form if size == 2 else Form(64, 32, 2, 3, 4), shape[0])
 
 
@@ -64,7 +81,7 @@ def code_form(
     shape: tuple[int, int], bits: int, every: int, groups: int, longest: int, size: int = 2
 ) -> Form:
     """The same of products with codes, of groups of at most `longest` rows."""
-    kind, per = _kind(shape), PER[bits]
+    kind, per = shape_kind(shape), PER[bits]
     if size > 2 or bits == 3:
         form = Form(64, 32, 2, 2, 4)
     elif groups == 1 or longest > 8:  # others were found for eight groups of at most eight rows
@@ -78,7 +95,12 @@ def code_form(
     return _spread(form, shape[0] * groups)
 
 
-def _kind(shape: tuple[int, int]) -> int:
+def order_of(shape: tuple[int, int], every: int, groups: int, batch: int) -> Order:
+    """In which order kernels are launched, and what is asked for ahead."""
+    return ORDERS.get((shape_kind(shape), batch > 16, groups > 1 and every == 1), Order())
+
+
+def shape_kind(shape: tuple[int, int]) -> int:
     """0: square; 1: tall, with more tiles than an H200 has multiprocessors; 2: wide."""
     tall = shape[0] > 64 * 132
     return 1 if tall else 2 * (shape[1] > 8192)
@@ -122,3 +144,21 @@ def cut(shape: tuple[int, int], bits: int, every: int, of_base: Form, of_codes: 
         blocks * of_codes.columns * PER[bits],
         over(shape[0], every),
     )
+
+
+def chosen(
+    shape: tuple[int, int],
+    bits: int,
+    every: int,
+    groups: int,
+    batch: int,
+    longest: int,
+    size: int,
+    forms: tuple[Form, Form] | None,
+) -> Cut:
+    """The matrices of a product in these forms, or those that were fastest."""
+    found = forms or (
+        base_form(shape, batch, size),
+        code_form(shape, bits, every, groups, longest, size),
+    )
+    return cut(shape, bits, every, *found)

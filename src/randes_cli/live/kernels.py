@@ -18,7 +18,7 @@ from triton.runtime.errors import OutOfResources
 
 from randes_cli.core.levels import levels
 from randes_cli.live import triton_kernels, triton_swap
-from randes_cli.live.forms import PER, Form, base_form, code_form, cut, over
+from randes_cli.live.forms import PER, Form, Order, chosen, order_of, over
 from randes_cli.live.machine_code import level_in_lanes, narrowing, text_of
 from randes_cli.live.selection import Slots
 
@@ -100,6 +100,7 @@ def mixed_product(
     bits: int,
     every: int,
     forms: tuple[Form, Form] | None = None,
+    order: Order | None = None,
 ) -> torch.Tensor:
     """x W₀ᵀ, and for each slot (a row that a group has) a ∘ ((x ∘ b) Sᵀ) added to its row: [n, R].
 
@@ -107,45 +108,77 @@ def mixed_product(
     stored number is worth, `residues` [G, m] those of the columns that residues of rows meet
     (`blocks.partners`). `forms`: of W₀, and of codes.
     """
-    shape, groups, size, longest = (*base.shape,), len(stored), x.element_size(), slots.longest
-    form, code, units, width, height = cut(
-        shape, bits, every, *(forms or (
-            base_form(shape, len(x), size), code_form(shape, bits, every, groups, longest, size)
-        )),
-    )  # fmt: skip
-    (rows, columns), device, early = shape, x.device, starts_early(x.device)
-    after: dict[str, Any] = {"enable_fp_fusion": True, **({"launch_pdl": True} if early else {})}
+    shape, groups, longest = (*base.shape,), len(stored), slots.longest
+    size = groups, len(x), longest, x.element_size()
+    form, code, units, width, height = chosen(shape, bits, every, *size, forms)
+    (rows, columns), device = shape, x.device
     x, base, per, room = x.contiguous(), base.contiguous(), PER[bits], _power(len(slots.rows))
     numbers, unit = as_units(stored, bits, per)
     met, y = x.new_empty(every * width * room), x.new_empty(len(x), rows)
     sums = torch.empty(form.parts, len(x), rows, device=device)
     added = torch.empty(groups * code.parts * longest * every * height, device=device)
+    order = _possible(order or order_of(shape, every, groups, len(x)), base, numbers)
+    run, of_slots, first = 1024 if every == 1 else 512, max(_NARROWEST, _power(longest)), order[0]
+    products: list[tuple[Any, ...]] = [
+        (triton_kernels.code_sums, (groups * code.parts, over(height, code.rows) * every), (
+            met, numbers, level_table(bits, device), slots.starts, slots.tasks, down, scales,
+            residues, added, rows, units, width, numbers[0].numel(), down.shape[1], height, longest,
+            code.parts,
+        ), {
+            "slots": room, "bits": bits, "per": per, "unit": unit, "every": every,
+            "row_block": code.rows, "slot_block": of_slots, "unit_block": code.columns,
+            "whole": units % code.columns == 0, "full": longest == of_slots,
+            "text": text_of(bits, x.dtype) if on_cuda(device) else "", "form": code,
+            "ahead": order.codes_ahead,
+        }),
+        _base_product(x, base, sums, form),
+    ]  # fmt: skip
     with _on(device):
-        triton_kernels.prepare[len(slots.rows), over(every * width, 1024)](
+        after = launched(device)
+        triton_kernels.prepare[len(slots.rows), every * over(width, run)](
             x, across, slots.rows, slots.groups, slots.tasks, met, columns, across.shape[1], room,
-            width, per=per, every=every, unit_block=code.columns, block=1024, early=early, **after,
+            width, base, rows, form.parts, form.columns, per=per, every=every,
+            unit_block=code.columns, block=run, ahead=order.ahead, **after,
         )  # fmt: skip
-        launch_staged(
-            triton_kernels.code_sums, (groups * code.parts, over(height, code.rows) * every),
-            device, met, numbers, level_table(bits, device), slots.starts, slots.tasks, down,
-            scales, residues, added, rows, units, width, numbers[0].numel(), down.shape[1], height,
-            longest, code.parts, slots=room, bits=bits, per=per, unit=unit, every=every,
-            row_block=code.rows, slot_block=max(_NARROWEST, _power(longest)),
-            unit_block=code.columns, whole=units % code.columns == 0,
-            text=text_of(bits, x.dtype) if on_cuda(device) else "", early=early, form=code, **after,
-        )  # fmt: skip
-        launch_staged(
-            triton_kernels.base_sums, (form.parts, over(rows, form.rows)), device,
-            x, base, sums, rows, columns, len(x), form.parts, batch_block=max(16, _power(len(x))),
-            row_block=form.rows, column_block=form.columns, whole=columns % form.columns == 0,
-            early=early, form=form, **after,
-        )  # fmt: skip
+        for kernel, grid, given, more in reversed(products) if first else products:
+            launch_staged(kernel, grid, device, *given, base_first=first, **more, **after)
         triton_kernels.finish[over(rows, 512), len(x)](
             sums, added, slots.places, y, rows, len(x), height, longest, most=len(slots.places),
-            every=every, base_parts=form.parts, code_parts=code.parts, block=512, early=early,
-            **after,
+            every=every, base_parts=form.parts, code_parts=code.parts, block=512, **after,
         )  # fmt: skip
     return y
+
+
+def _base_product(
+    x: torch.Tensor, base: torch.Tensor, sums: torch.Tensor, form: Form
+) -> tuple[Any, ...]:
+    """The kernel of x W₀ᵀ, its programs, and what they are given."""
+    rows, columns = base.shape
+    more = {
+        "batch_block": max(16, _power(len(x))),
+        "row_block": form.rows,
+        "column_block": form.columns,
+        "whole": columns % form.columns == 0,
+        "form": form,
+    }
+    given = x, base, sums, rows, columns, len(x), form.parts
+    return triton_kernels.base_sums, (form.parts, over(rows, form.rows)), given, more
+
+
+def launched(device: torch.device) -> dict[str, Any]:
+    """How the four are launched there."""
+    early = starts_early(device)
+    return {"early": early, "enable_fp_fusion": True, **({"launch_pdl": True} if early else {})}
+
+
+def _possible(order: Order, base: torch.Tensor, numbers: torch.Tensor) -> Order:
+    """The same, where memory allows it: what is asked for ahead begins at multiples of 16 bytes."""
+    if not order.ahead and not order.codes_ahead:
+        return order
+    size = base.shape[1] * base.element_size()
+    fits = base.data_ptr() % 16 == 0 and size % 16 == 0 and order.ahead <= size
+    aligned = numbers.data_ptr() % 16 == 0
+    return Order(order.base_first, order.ahead * fits, order.codes_ahead and aligned)
 
 
 @lru_cache(maxsize=8)

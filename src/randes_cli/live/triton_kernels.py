@@ -4,7 +4,8 @@
 Four, one after another: `prepare` makes x ∘ b, `code_sums` products with codes, `base_sums` those
 with W₀, and `finish` adds them. With `early` each may begin when all programs of the one before it
 have, and waits inside for what it reads; so codes and W₀ are read side by side. `prepare` has them
-begin only when what ran before all four has ended, since only it waits for that. `kernels` calls
+begin only when what ran before all four has ended, since only it waits for that. With `base_first`
+it is `base_sums` that waits for `prepare`, at once, and `code_sums` comes after it. `kernels` calls
 them, and says what their arguments are.
 """
 
@@ -12,6 +13,25 @@ import triton
 import triton.language as tl
 
 from randes_cli.live.triton_codes import level, loaded
+
+
+@triton.jit
+def ask(address, size):
+    """Have bytes (a multiple of 16, as the addresses are) brought to the second cache."""
+    text: tl.constexpr = "cp.async.bulk.prefetch.L2.global [$1], $2; mov.b32 $0, 0;"
+    tl.inline_asm_elementwise(text, "=r,l,r", [address, size], tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def ask_for_base(base, rows, columns, parts, column_block, ahead: tl.constexpr):
+    """The first bytes of what each program of `base_sums` takes of each row."""
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    blocks = tl.cdiv(columns, column_block)
+    most = columns - ahead * 8 // base.dtype.element_ty.primitive_bitwidth
+    for first in range(program * 128, rows * parts, tl.num_programs(0) * tl.num_programs(1) * 128):
+        at = tl.minimum(first + tl.arange(0, 128), rows * parts - 1)
+        column = at % parts * blocks // parts * column_block
+        ask(base + (at // parts).to(tl.int64) * columns + tl.minimum(column, most), ahead)
 
 
 @triton.jit
@@ -26,26 +46,36 @@ def prepare(
     count,
     slots,
     width,
+    base,
+    rows,
+    parts,
+    column_block,
     per: tl.constexpr,
     every: tl.constexpr,
     unit_block: tl.constexpr,
     block: tl.constexpr,
+    ahead: tl.constexpr,
     early: tl.constexpr,
 ):
     """`met`: x ∘ b of each slot, in the order that codes are met in, and lines of memory.
 
-    [every, width / unit_block, slots, unit_block]. Program (s, k): of slot s, the k-th run.
+    [every, width / unit_block, slots, unit_block]. Program (s, k): of slot s, the k-th run; runs
+    are of one partner.
     """
     if early:
+        if ahead > 0:
+            ask_for_base(base, rows, columns, parts, column_block, ahead)
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     slot, run = tl.program_id(0), tl.program_id(1)
-    at = run * block + tl.arange(0, block)
-    partner, place = at // width, at % width
+    runs, partner = tl.cdiv(width, block), 0
+    if every > 1:
+        partner, run = run // runs, run % runs
+    place = run * block + tl.arange(0, block)
     inside = place % (unit_block * per)
     unit = place // (unit_block * per) * unit_block + inside % unit_block
     column = (unit * per + inside // unit_block) * every + partner
-    there = at < every * width
+    there = place < width
     mine = there & (column < columns)
     row, group = tl.load(slot_rows + slot), tl.load(slot_groups + slot)
     factors = across + (group * count + tl.load(slot_tasks + slot)) * columns
@@ -58,6 +88,7 @@ def prepare(
 def code_part(
     codes,
     inputs,
+    mine,
     table,
     units,
     first,
@@ -71,11 +102,13 @@ def code_part(
     unit_block: tl.constexpr,
     stages: tl.constexpr,
     whole: tl.constexpr,
+    full: tl.constexpr,
     text: tl.constexpr,
 ):
     """Rows of codes as levels times what `prepare` made, over blocks of units: [rows, slots].
 
-    From one step to the next inputs are `along` apart.
+    From one step to the next inputs are `along` apart; what is not `mine` is not read, unless
+    slots are `full`.
     """
     total = tl.zeros((row_block, slot_block), tl.float32)
     tl.assume(first < last)  # else tensor cores are waited for after each of their products
@@ -84,7 +117,11 @@ def code_part(
         word = loaded(codes, inside, bits, whole)
         for step in tl.static_range(per):
             # Beyond the end levels are not 0, but inputs are.
-            given = tl.load(inputs + step * along)
+            given = (
+                tl.load(inputs + step * along)
+                if full
+                else tl.load(inputs + step * along, mine, 0.0)
+            )
             levels = level(word, table, step, bits, text, given)
             total = tl.dot(levels, tl.trans(given), total, input_precision="ieee")
         codes += unit_block * unit
@@ -98,8 +135,8 @@ def code_sums(
     rows, units, width, size, count, height, longest, parts,
     slots: tl.constexpr, bits: tl.constexpr, per: tl.constexpr, unit: tl.constexpr,
     every: tl.constexpr, row_block: tl.constexpr, slot_block: tl.constexpr,
-    unit_block: tl.constexpr, stages: tl.constexpr, whole: tl.constexpr, text: tl.constexpr,
-    early: tl.constexpr,
+    unit_block: tl.constexpr, stages: tl.constexpr, whole: tl.constexpr, full: tl.constexpr,
+    text: tl.constexpr, ahead: tl.constexpr, base_first: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """a ∘ ((x ∘ b) Sᵀ) of a group's slots, over one of `parts` runs of units.
 
@@ -122,30 +159,42 @@ def code_sums(
         blocks = tl.cdiv(units, unit_block)
         first, last = step * blocks // parts, (step + 1) * blocks // parts
         k = first * unit_block + tl.arange(0, unit_block)
-        codes = stored + group.to(tl.int64) * size + i[:, None] * (units * unit)
+        codes = stored + group.to(tl.int64) * size + i * (units * unit)
         inputs = met + (partner * width + first * unit_block * per) * slots
         if early:
-            tl.extra.cuda.gdc_wait()
+            if ahead and whole:
+                number: tl.constexpr = (
+                    unit_block * unit * stored.dtype.element_ty.primitive_bitwidth // 8
+                )
+                ask(codes + first * unit_block * unit, (last - first) * number)
+            if not base_first:
+                tl.extra.cuda.gdc_wait()
         total = code_part(
-            codes + k[None] * unit,
+            codes[:, None] + k[None] * unit,
             inputs + s[:, None] * unit_block + tl.arange(0, unit_block)[None],
-            table, units, first, last, slots * unit_block, bits, per, unit,
-            row_block, slot_block, unit_block, stages, whole, text,
+            (start + slot < end)[:, None], table, units, first, last, slots * unit_block, bits, per,
+            unit, row_block, slot_block, unit_block, stages, whole, full, text,
         )  # fmt: skip
         mine = sums + (part * longest + slot[None]).to(tl.int64) * (every * height)
         there = (at < height)[:, None] & (start + slot < end)[None]
         total *= factor.to(tl.float32) * scale
         tl.store(mine + residue * height + at[:, None], total, there)
+    if early and base_first:
+        final = (part + 1 == tl.num_programs(0)) & (tile + 1 == tl.num_programs(1))
+        if final:
+            tl.extra.cuda.gdc_wait()  # so whoever waits for this kernel has waited for W₀, too
 
 
 @triton.jit
 def base_sums(
     x, base, sums, rows, columns, batch, parts,
     batch_block: tl.constexpr, row_block: tl.constexpr, column_block: tl.constexpr,
-    stages: tl.constexpr, whole: tl.constexpr, early: tl.constexpr,
+    stages: tl.constexpr, whole: tl.constexpr, base_first: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
     """x W₀ᵀ over one of `parts` runs of columns: [parts, batch, rows]. Program (p, i): tile i."""
     if early:
+        if base_first:
+            tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
     part, tile = tl.program_id(0), tl.program_id(1)
     n, j = tl.arange(0, batch_block), tl.arange(0, column_block)
@@ -168,7 +217,7 @@ def base_sums(
         inputs += column_block
     there = (at < rows)[:, None] & (n < batch)[None]
     tl.store(sums + (part * batch + n[None]).to(tl.int64) * rows + at[:, None], total, there)
-    if early:
+    if early and not base_first:
         tl.extra.cuda.gdc_wait()  # so whoever waits for this kernel has waited for codes, too
 
 
@@ -182,6 +231,7 @@ def finish(
     n = tl.program_id(1)
     r = tl.program_id(0) * block + tl.arange(0, block)
     there, slot = r < rows, r % every * height + r // every
+    foremost = tl.load(places + n)  # that `prepare` has waited for
     if early:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
@@ -189,7 +239,7 @@ def finish(
     for p in tl.static_range(base_parts):
         total += tl.load(of_base + (p * batch + n) * rows + r, there, 0.0)
     for m in tl.static_range(most):
-        place = tl.load(places + m * batch + n)
+        place = foremost if m == 0 else tl.load(places + m * batch + n)
         first = (place >> 16) * (code_parts * longest) + (place & 65535)
         for p in tl.static_range(code_parts):
             at = of_codes + (first + p * longest).to(tl.int64) * (every * height)
