@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf, nan
 
 from gpu_figures import step_name
 
@@ -35,13 +36,15 @@ def advice(found: Found, layer: Sequence[tuple[int, int]]) -> Iterator[str]:
             yield f"ORDERS[{shape_kind(shape)}, {rows > 16}, {several}] = {order}"
             for kind, times in some.items():
                 left = {taken[1]: time for taken, time in times.items() if taken[2] == order}
+                if not left:
+                    continue
                 code = min(left, key=lambda form: left[form])
                 chosen[shape, kind] = left[code]
                 same = code == code_form(shape, kind[1], kind[3], kind[2], kind[0] // kind[2])
                 yield f"  codes, {step_name(*kind[:4])}: {code}{' (as it is)' * same}"
     for kind in dict.fromkeys(kind for _, kind in found):
-        before = [next(iter(found[shape, kind].values())) for shape in layer]
-        after = [chosen[shape, kind] for shape in layer]
+        before = [next(iter(found[shape, kind].values()), nan) for shape in layer]
+        after = [chosen.get((shape, kind), nan) for shape in layer]
         size = [rows * columns for rows, columns in layer]
         told = f"{_mean(before, size):.2f} now, {_mean(after, size):.2f} so (goal {kind[4]:.2f})"
         yield f"{step_name(*kind[:4])}: {told}"
@@ -56,8 +59,8 @@ def _best(
         least.append({})
         for taken, time in one.items():
             least[-1][part(taken)] = min(time, least[-1].get(part(taken), time))
-    shared = [choice for choice in least[0] if all(choice in one for one in least)]
-    return min(shared, key=lambda choice: sum(one[choice] for one in least))
+    choices = {choice: None for one in least for choice in one}
+    return min(choices, key=lambda choice: sum(one.get(choice, inf) for one in least))
 
 
 def _mean(values: Sequence[float], size: Sequence[int]) -> float:
