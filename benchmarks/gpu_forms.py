@@ -45,8 +45,14 @@ ORDERS = (
 def bases(shape: tuple[int, int], rows: int) -> list[Form]:
     """Forms of W₀: what is taken, and others that leave more room, or read inputs half as often."""
     taken, parts = base_form(shape, rows), 3 if shape_kind(shape) == 1 else 4
+    least = 3 if shape_kind(shape) == 1 else 8  # where tiles have 256 rows: a program for each
     few = (taken._replace(parts=1, stages=4), Form(64, 64, 2, 4, 4))
-    many = (Form(128, 64, parts, 4, 8), Form(128, 64, parts, 4, 4), Form(128, 128, parts, 3, 4))
+    many = (
+        Form(128, 64, parts, 4, 8),
+        Form(128, 64, parts, 4, 4),
+        Form(128, 128, parts, 3, 4),
+        Form(256, 64, least, 3, 8),
+    )
     return list(dict.fromkeys((taken, *(few if rows <= 16 else many))))
 
 
