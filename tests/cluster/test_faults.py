@@ -24,6 +24,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.errors import CheckpointError, HubError, NoSpace, OutOfResources, UsageError
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.workers import Progress
+from tests.checkpoints import save_family
 from tests.cluster.conftest import RAY, in_shards
 from tests.cluster.driver import run_until
 from tests.life.models import ONE, source
@@ -34,15 +35,8 @@ SIZE = 1_000_000
 
 def large(folder: Path) -> list[TaskInput]:
     """A base of 16 MB and two tasks, in a folder."""
-    random = np.random.default_rng(1)
-    base = {f"h.{n}.w": random.standard_normal((512, 512), np.float32) for n in range(16)}
-    save_file(base, folder / "base.safetensors")
-    tasks = []
-    for name in ("a", "b"):
-        moved = {k: v + 0.01 * random.standard_normal(v.shape, np.float32) for k, v in base.items()}
-        save_file(moved, folder / f"{name}.safetensors")
-        tasks.append(TaskInput(name, str(folder / f"{name}.safetensors")))
-    return tasks
+    paths = save_family(folder, {f"h.{n}.w": (512, 512) for n in range(16)}, ["a", "b"])
+    return [TaskInput(path.stem, str(path)) for path in paths]
 
 
 def test_a_node_that_goes_midway_changes_nothing(cluster: Any, node: Any, tmp_path: Path) -> None:

@@ -6,9 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from randes_cli import seal, verify
 from randes_cli.build.pack import pack
@@ -17,6 +15,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import PackOptions, TaskInput
 from tests.cluster.conftest import RAY, in_shards
 from tests.cluster.driver import run_until
+from tests.cluster.test_faults import large as family
 from tests.independent.judge import judge
 from tests.life.models import NAMES, ONE, source
 from tests.shards.conftest import everything
@@ -63,14 +62,9 @@ def test_sealing_in_place_writes_what_changed_and_groups_one_by_one(
 
 def large(folder: Path) -> Path:
     """A bank of 32 MB of live sums, in shards of a megabyte."""
-    random = np.random.default_rng(1)
-    base = {f"h.{n}.w": random.standard_normal((512, 512), np.float32) for n in range(16)}
-    save_file(base, folder / "base.safetensors")
-    moved = {k: v + 0.01 * random.standard_normal(v.shape, np.float32) for k, v in base.items()}
-    save_file(moved, folder / "a.safetensors")
-    task = TaskInput("a", str(folder / "a.safetensors"))
+    tasks = family(folder)[:1]
     chosen = PackOptions(max_shard_size=1_000_000)
-    pack(folder / "base.safetensors", [task], folder / "live.randes", chosen, ONE)
+    pack(folder / "base.safetensors", tasks, folder / "live.randes", chosen, ONE)
     return folder / "live.randes"
 
 

@@ -142,9 +142,9 @@ def write_side_files(
     """
     notes = []
     for content in place.side_files.values():
-        _side_file(bank, content)
+        side_file(bank, content)
     for path, content in place.side_files.items():
-        data = _side_file(bank, content)
+        data = side_file(bank, content)
         if dtype is not None and path.name == "config.json":
             stored, data = data, with_dtype(data, dtype)
             if data != stored:
@@ -156,7 +156,8 @@ def write_side_files(
     return notes
 
 
-def _side_file(bank: BankFile, content: str) -> bytes:
+def side_file(bank: BankFile, content: str) -> bytes:
+    """The bytes of a small file, by their digest. Raises BankDamaged."""
     data = bank.read_whole(file_key(content)).tobytes()
     if content_digest(data) != content:
         raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")

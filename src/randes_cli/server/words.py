@@ -11,9 +11,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 
 from randes_cli.api import Bank
-from randes_cli.errors import BankDamaged
-from randes_cli.files.bank.keys import file_key
-from randes_cli.files.side_files import content_digest
+from randes_cli.read import places
 from randes_cli.server.errors import Refused
 
 #: Small files that decide what a tokenizer does.
@@ -119,12 +117,7 @@ class Tokenizers:
 def side_file(bank: Bank, files: Mapping[str, str], name: str) -> bytes | None:
     """The bytes of a task's small file, or None. Raises BankDamaged."""
     content = files.get(name)
-    if content is None:
-        return None
-    data = bank.file.read_whole(file_key(content)).tobytes()
-    if content_digest(data) != content:
-        raise BankDamaged(f"{bank.file.path}: tensor {file_key(content)!r} is damaged")
-    return data
+    return None if content is None else places.side_file(bank.file, content)
 
 
 def _config(bank: Bank, files: Mapping[str, str]) -> dict[str, Any]:
