@@ -274,8 +274,7 @@ def test_scores_dates_and_states_of_generators_lie_beside_weights(tmp_path: Path
     plain = {"model": {"weight": torch.ones(2)}, "best": np.float64(0.5), "array": np.arange(3)}
     torch.save(plain, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     data = (tmp_path / "old.pth").read_bytes()  # as NumPy before 2 calls its module
-    before = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    (tmp_path / "old.pth").write_bytes(before)
+    (tmp_path / "old.pth").write_bytes(data.replace(b"numpy._core.multi", b"numpy.core.multi"))
     for name in ("new.pth", "old.pth"):
         assert list(open_checkpoint(str(tmp_path / name), ALLOWED).tensors) == ["weight"]
 
