@@ -53,7 +53,8 @@ def test_a_timm_model_is_built_from_its_config_or_from_what_is_said(tmp_path: Pa
     for name in ("base", "task"):
         (tmp_path / name).mkdir()
         said_of = {"mean": [0, 0, 0], "input_size": [3, 8, 8]}
-        config = {"architecture": "net", "num_classes": 7, "pretrained_cfg": said_of}
+        config = {"architecture": "net", "num_classes": 7, "label_names": list("abcdefg")}
+        config["pretrained_cfg"] = said_of
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         save_file(model.state_dict(), tmp_path / name / "model.safetensors")
         perturb(model, 1)
@@ -66,7 +67,10 @@ def test_a_timm_model_is_built_from_its_config_or_from_what_is_said(tmp_path: Pa
         found = randes_cli.timm.from_bank(bank, "task", **options)
         assert not found.training and torch.equal(found.get_buffer("mean"), torch.arange(3.0))
         assert torch.equal(found.get_buffer("mask"), torch.tensor([1.0, 2.0]))
-        assert found.pretrained_cfg == {"mean": [0, 0, 0], "input_size": (3, 8, 8)}
+        assert found.pretrained_cfg == {
+            **{"mean": [0, 0, 0], "input_size": (3, 8, 8)},
+            **{"num_classes": 7, "label_names": list("abcdefg")},
+        }
         assert found.state_dict().keys() == wanted.keys()
         for name, tensor in found.state_dict().items():
             assert torch.equal(tensor, wanted[name]), name

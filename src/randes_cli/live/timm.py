@@ -19,6 +19,8 @@ from randes_cli.live.redirected import BUILDING
 
 #: What a timm config.json says of the model beside its weights.
 _ARGUMENTS = ("num_classes", "global_pool")
+#: And of its labels, which belong to what the model says of itself.
+_LABELS = ("num_classes", "label_names", "label_descriptions")
 
 
 def from_bank(
@@ -62,8 +64,8 @@ def from_bank(
 
 
 def _pretrained(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What it says of its training; sizes are tuples, as timm has them."""
-    said = config["pretrained_cfg"]
+    """What it says of its training and its labels; sizes are tuples, as timm has them."""
+    said = {**config["pretrained_cfg"], **{key: config[key] for key in _LABELS if key in config}}
     return {
         key: tuple(value) if key.endswith("input_size") and isinstance(value, list) else value
         for key, value in said.items()
