@@ -192,6 +192,23 @@ def test_a_transposed_or_reshaped_tensor_is_no_resized_embedding() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.decoder.class_embed.0.weight",
+        "model.denoising_class_embed.weight",
+        "class_embedding.weight",
+        "label_embeddings.weight",
+        "emb.class_embedder.embedding_table.weight",
+        "y_embedder.embedding_table.weight",
+    ],
+)
+def test_rows_of_labels_are_no_resized_embedding(name: str) -> None:
+    base = TensorInfo(name, "F32", (80, 9))
+    for labels in (5, 365):
+        assert not resized(base, TensorInfo(name, "F32", (labels, 9)))
+
+
 @pytest.mark.parametrize(("rows", "fits"), [(950, True), (949, False)])
 def test_95_per_cent_of_the_bytes_must_match(packer: Packer, rows: int, fits: bool) -> None:
     base = random_state({"a": [rows, 4], "b": [1000 - rows, 4]})

@@ -23,6 +23,9 @@ _RESIZABLE = re.compile(
     r"embed|wte|wpe|lm_head|vocab|shared\.weight|output\.weight|predictions\.decoder",
     re.IGNORECASE,
 )
+#: Embeddings of labels, and the heads of detectors that are called so (DETR's `class_embed`): with
+#: another number of them, a row is another label than the base's.
+_OF_LABELS = re.compile(r"(class|label)[a-z]*_?embed|y_embed", re.IGNORECASE)
 
 
 def resized(base: TensorInfo, task: TensorInfo) -> bool:
@@ -33,6 +36,7 @@ def resized(base: TensorInfo, task: TensorInfo) -> bool:
         and base.shape[0] != task.shape[0]
         and min(base.elements, task.elements) > 0
         and bool(_RESIZABLE.search(base.name))
+        and not _OF_LABELS.search(base.name)
     )
 
 

@@ -67,6 +67,21 @@ def test_heads_of_different_sizes_are_kept_exactly(tmp_path: Path) -> None:
             assert torch.equal(back[name], task[name])
 
 
+def test_a_detector_of_other_labels_is_exact_and_leaves_the_head_of_others_alone(
+    tmp_path: Path,
+) -> None:
+    """DETR calls its head `class_embed`: no row of it is the base's label."""
+    name = "decoder.class_embed.0.weight"
+    base, ours, other = model(0), model(1), model(2)
+    base[name] = torch.randn(80, 16)
+    ours[name] = base[name] + 0.02 * torch.randn(80, 16)
+    other[name] = torch.randn(5, 16)
+    packed, _, (back, unlike) = round_trip(tmp_path, base, ours, other)
+    assert packed.kept_exactly["t1"] == {name: "shape [5, 16], the base's is [80, 16]"}
+    assert torch.equal(unlike[name], other[name])
+    assert torch.allclose(back[name], ours[name], atol=0.02 / 32)
+
+
 def test_a_task_whose_head_was_removed_comes_back_without_it(tmp_path: Path) -> None:
     base, task = model(0, vocabulary=40), model(1, vocabulary=40)
     del task["lm_head.weight"]

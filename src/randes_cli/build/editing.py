@@ -189,7 +189,9 @@ class Edit:
         opened = opened.under(record.ties)
         tensors = opened.source.tensors
         whole = fit_task(self.source().tensors, tensors, self.old.units)
-        changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
+        then = {n: t for n, t in tensors.items() if t.shape == record.shapes.get(n)}  # resized
+        both = {**whole.superposed, **then}
+        changed = {n: t for n, t in both.items() if n not in record.unchanged}
         rest = {name: "" for name in tensors if name not in changed}
         fit = replace(whole, superposed=changed, exact=rest)
         return Participant(opened, fit, record.index, record.seed, record.group, sign=-1)

@@ -46,7 +46,8 @@ class Original:
             return None
         if base is not None:
             twin = base.tensors[name]
-            if twin.shape != tensor.shape and not resized(twin, tensor):
+            packed = tensor.shape in (twin.shape, self.task.shapes.get(name))
+            if not packed and not resized(twin, tensor):
                 return None
         made = np.zeros(rect.elements, np.float32)
         inside = rect.above(tensor.matrix[0])
