@@ -75,6 +75,8 @@ def fused(model: Any) -> dict[str, torch.Tensor]:
     return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
 
 
+#: Factors of one module of a component.
+PLAIN = ("unet.b.q.lora_A.weight", "unet.b.q.lora_B.weight")
 #: Modules that a form has words for besides attention's: in its own, diffusers reads no others.
 MORE = {"peft": ["conv1", "proj_in"], "diffusers": []}
 FORMS = {"peft": lambda state: state, "diffusers": diffusers.utils.convert_state_dict_to_diffusers}
@@ -214,6 +216,10 @@ def test_updates_of_fused_experts_are_merged_as_peft_merges_them(
         (["diffusion_model.b.q.lora_A.weight", "diffusion_model.b.q.lora_B.weight"], "release"),
         (["unet.b.q.lokr_w1", "unet.b.q.lokr_w2"], "LyCORIS"),
         (["lora_unet_b_q.lora_down.weight", "lora_unet_b_q.dora_scale"], "DoRA"),
+        ([*PLAIN, "unet.conv_in.diff"], "whole differences"),
+        ([*PLAIN, "unet.norm.diff_b"], "whole differences"),
+        ([*PLAIN, "clip_l"], "'clip_l' belongs to no part that it adapts"),
+        ([*PLAIN, "unet.b.q.lora_A.second.weight"], "are of several adapters"),
     ],
 )
 def test_other_kinds_of_lora_are_called_what_they_are(

@@ -23,7 +23,7 @@ from randes_cli.files.lora.config import (
     refuse_kind,
 )
 from randes_cli.files.lora.loading import dora_gains, loaded
-from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tensors
+from randes_cli.files.lora.names import ALONE, Sorted, components_of, has_components, sort_tensors
 from randes_cli.files.lora.places import updates
 from randes_cli.files.lora.rows import Rows, grown_below, placed_rows, refuse_both, shared_rows
 from randes_cli.files.lora.ties import (
@@ -113,7 +113,7 @@ class MergedAdapter:
         if not has_components(found.pairs):
             yield self._only_component(found), found, component_config(self._adapter, "")
             return
-        for prefix in sorted({module.partition(".")[0] for module in found.pairs}):
+        for prefix in components_of(self.source, found):
             known = prefix in self._components
             if not known and prefix not in ALONE:
                 raise MismatchError(f"{self.source}: adapts {prefix}, which the base lacks")

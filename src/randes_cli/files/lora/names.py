@@ -46,6 +46,9 @@ _FOREIGN = {
     "an mlx LoRA": re.compile(r"\.lora_[ab]$"),
     "a LoRA in the names of a model's first release": re.compile(r"^diffusion_model\."),
     "an X-LoRA": re.compile(r"xlora_"),
+    "a LoRA with whole differences beside its factors": re.compile(
+        r"\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm)$"
+    ),
 }
 _ALPHA = ".alpha"
 #: Components of pipelines that a diffusers LoRA names although its base is that part alone.
@@ -181,7 +184,9 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
         inner = name.removeprefix(WRAPPED)
         found = parse(inner)
         if found is not None:
-            made.pairs.setdefault(found.module, {})[found.part] = name
+            other = made.pairs.setdefault(found.module, {}).setdefault(found.part, name)
+            if other != name:
+                raise CheckpointError(f"{source}: {other!r} and {name!r} are of several adapters")
         elif rows := _TOKENS.fullmatch(inner):
             made.tokens[rows[1]] = name
         elif inner.endswith(_ALPHA):
@@ -192,6 +197,18 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
             made.saved[plain_name(inner, adapter)] = name
     if not made.pairs and not made.tokens:
         raise CheckpointError(f"{source}: an adapter without LoRA factors")
+    return made
+
+
+def components_of(source: str, found: Sorted) -> list[str]:
+    """The components that an adapter has factors of. Raises where it has more of none of them."""
+    made = sorted({module.partition(".")[0] for module in found.pairs})
+    for name in (*found.saved, *found.tokens, *found.alphas, *found.before):
+        if name.partition(".")[0] not in made:
+            raise CheckpointError(
+                f"{source}: {name!r} belongs to no part that it adapts ({', '.join(made)}): "
+                "give the factors alone"
+            )
     return made
 
 
