@@ -64,6 +64,7 @@ def codes(shape: tuple[int, int], rows: int, bits: int, every: int, groups: int)
         others = [taken._replace(parts=1), taken._replace(rows=128, warps=2 * taken.warps)]
     elif rows > 16:
         others = [Form(128, 32 if bits == 1 else 64, parts, stages, 8) for stages in (2, 3)]
+        others.append(taken._replace(parts=2 * taken.parts, stages=2))
     else:
         others = [taken._replace(parts=max(1, taken.parts // 2))]
     return list(dict.fromkeys((taken, *others)))

@@ -121,9 +121,8 @@ def mixed_product(
     run, of_slots, first = 1024 if every == 1 else 512, max(_NARROWEST, _power(longest)), order[0]
     products: list[tuple[Any, ...]] = [
         (triton_kernels.code_sums, (groups * code.parts, over(height, code.rows) * every), (
-            met, numbers, level_table(bits, device), slots.starts, slots.tasks, down, scales,
-            residues, added, rows, units, width, numbers[0].numel(), down.shape[1], height, longest,
-            code.parts,
+            met, numbers, level_table(bits, device), slots.starts, residues, added, rows, units,
+            width, numbers[0].numel(), height, longest, code.parts,
         ), {
             "slots": room, "bits": bits, "per": per, "unit": unit, "every": every,
             "row_block": code.rows, "slot_block": of_slots, "unit_block": code.columns,
@@ -143,8 +142,9 @@ def mixed_product(
         for kernel, grid, given, more in reversed(products) if first else products:
             launch_staged(kernel, grid, device, *given, base_first=first, **more, **after)
         triton_kernels.finish[over(rows, 512), len(x)](
-            sums, added, slots.places, y, rows, len(x), height, longest, most=len(slots.places),
-            every=every, base_parts=form.parts, code_parts=code.parts, block=512, **after,
+            sums, added, slots.places, slots.starts, slots.tasks, down, scales, y, rows, len(x),
+            down.shape[1], height, longest, most=len(slots.places), every=every,
+            base_parts=form.parts, code_parts=code.parts, block=512, **after,
         )  # fmt: skip
     return y
 

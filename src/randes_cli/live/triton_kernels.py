@@ -131,14 +131,14 @@ def code_part(
 
 @triton.jit
 def code_sums(
-    met, stored, table, starts, slot_tasks, down, scales, residues, sums,
-    rows, units, width, size, count, height, longest, parts,
+    met, stored, table, starts, residues, sums,
+    rows, units, width, size, height, longest, parts,
     slots: tl.constexpr, bits: tl.constexpr, per: tl.constexpr, unit: tl.constexpr,
     every: tl.constexpr, row_block: tl.constexpr, slot_block: tl.constexpr,
     unit_block: tl.constexpr, stages: tl.constexpr, whole: tl.constexpr, full: tl.constexpr,
     text: tl.constexpr, ahead: tl.constexpr, base_first: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
-    """a ∘ ((x ∘ b) Sᵀ) of a group's slots, over one of `parts` runs of units.
+    """(x ∘ b) Sᵀ of a group's slots, over one of `parts` runs of units.
 
     `sums`: [groups, parts, longest, every, height]. Program (g · parts + p, i): the p-th run of
     group g, and tile i; tiles are rows of one residue.
@@ -153,9 +153,7 @@ def code_sums(
     if start < end:
         slot = tl.arange(0, slot_block)
         s = tl.minimum(start + slot, end - 1)
-        tasks = tl.load(slot_tasks + s)
-        factor = tl.load(down + (group * count + tasks[None]) * rows + i[:, None])
-        scale, partner = tl.load(scales + group), tl.load(residues + group * every + residue)
+        partner = tl.load(residues + group * every + residue)
         blocks = tl.cdiv(units, unit_block)
         first, last = step * blocks // parts, (step + 1) * blocks // parts
         k = first * unit_block + tl.arange(0, unit_block)
@@ -177,7 +175,6 @@ def code_sums(
         )  # fmt: skip
         mine = sums + (part * longest + slot[None]).to(tl.int64) * (every * height)
         there = (at < height)[:, None] & (start + slot < end)[None]
-        total *= factor.to(tl.float32) * scale
         tl.store(mine + residue * height + at[:, None], total, there)
     if early and base_first:
         final = (part + 1 == tl.num_programs(0)) & (tile + 1 == tl.num_programs(1))
@@ -222,26 +219,50 @@ def base_sums(
 
 
 @triton.jit
+def place_of(place, starts, slot_tasks, down, scales, rows, count, r, there):
+    """Of a row and a group: the group's number, the row's in it, and a times what a code is worth.
+
+    All 0 where `place` is −1.
+    """
+    real = place >= 0
+    group, number = tl.where(real, place >> 16, 0), tl.where(real, place & 65535, 0)
+    task = tl.load(slot_tasks + tl.load(starts + group) + number)
+    factor = tl.load(
+        down + (group * count + task).to(tl.int64) * rows + r, there & (r * 0 + place >= 0), 0.0
+    )
+    return group, number, factor.to(tl.float32) * tl.load(scales + group)
+
+
+@triton.jit
 def finish(
-    of_base, of_codes, places, y, rows, batch, height, longest,
+    of_base, of_codes, places, starts, slot_tasks, down, scales, y,
+    rows, batch, count, height, longest,
     most: tl.constexpr, every: tl.constexpr, base_parts: tl.constexpr, code_parts: tl.constexpr,
     block: tl.constexpr, early: tl.constexpr,
 ):  # fmt: skip
-    """y: the sums of all parts, in their order. Program (k, n): of row n, the k-th run."""
+    """y: the sums of all parts, in their order, a ∘ that of codes. Program (k, n): row n, run k."""
+    if early:
+        tl.extra.cuda.gdc_launch_dependents()
     n = tl.program_id(1)
     r = tl.program_id(0) * block + tl.arange(0, block)
     there, slot = r < rows, r % every * height + r // every
-    foremost = tl.load(places + n)  # that `prepare` has waited for
+    # `prepare` has waited for what this reads.
+    place = tl.load(places + n)
+    group, number, factor = place_of(place, starts, slot_tasks, down, scales, rows, count, r, there)
     if early:
-        tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     total = tl.zeros((block,), tl.float32)
     for p in tl.static_range(base_parts):
         total += tl.load(of_base + (p * batch + n) * rows + r, there, 0.0)
     for m in tl.static_range(most):
-        place = foremost if m == 0 else tl.load(places + m * batch + n)
-        first = (place >> 16) * (code_parts * longest) + (place & 65535)
+        if m > 0:
+            place = tl.load(places + m * batch + n)
+            group, number, factor = place_of(
+                place, starts, slot_tasks, down, scales, rows, count, r, there
+            )
+        first, of_task = group * (code_parts * longest) + number, tl.zeros((block,), tl.float32)
         for p in tl.static_range(code_parts):
             at = of_codes + (first + p * longest).to(tl.int64) * (every * height)
-            total += tl.load(at + slot, there & (r * 0 + place >= 0), 0.0)
+            of_task += tl.load(at + slot, there & (r * 0 + place >= 0), 0.0)
+        total += of_task * factor
     tl.store(y + n * rows + r, total.to(y.dtype.element_ty), there)
