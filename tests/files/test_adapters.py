@@ -102,6 +102,16 @@ def test_a_merged_adapter_is_what_peft_merges_but_for_one_rounding(
             assert np.all(off <= torch.finfo(dtype).eps * scale), name
 
 
+def test_a_linear_layer_is_one_whatever_its_configuration_says(tmp_path: Path) -> None:
+    make_adapter(tmp_path, llama, torch.float32, target_modules=LINEAR)
+    before = read_merged(tmp_path)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    found = {**json.loads(config.read_text()), "fan_in_fan_out": True}  # square weights fit either
+    config.write_text(json.dumps(found))
+    after = read_merged(tmp_path)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_any_range_of_elements_is_the_same_as_in_the_whole(tmp_path: Path) -> None:
     make_adapter(tmp_path, llama, torch.bfloat16, target_modules=LINEAR)
     base = open_checkpoint(str(tmp_path / "base"))

@@ -87,7 +87,8 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
     straight = weight.elements == out * into
     if len(weight.shape) == 2:
         straight = weight.shape == (out, into)
-    conv1d = view.config.fan_in_fan_out or _stored_turned(view, module)
+    named = module.rpartition(".")[2] in _CONV1D  # PEFT lets no other module be told to be one
+    conv1d = named and (view.config.fan_in_fan_out or _stored_turned(view))
     flip = turned and (embedding or not straight or conv1d)
     if not (flip or (straight and not embedding)):
         raise MismatchError(
@@ -100,10 +101,8 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
     return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"))
 
 
-def _stored_turned(view: View, module: str) -> bool:
-    """Whether a module is a Conv1D, by the other Conv1D modules of the base."""
-    if module.rpartition(".")[2] not in _CONV1D:
-        return False
+def _stored_turned(view: View) -> bool:
+    """Whether a module that may be a Conv1D is one, by the others of the base."""
     base = view.part.base
     for name, tensor in base.items():
         if name.endswith(("c_attn.weight", "c_fc.weight")) and len(tensor.shape) == 2:
