@@ -43,7 +43,7 @@ def ids(rows: int = 1) -> torch.Tensor:
         (copy.deepcopy, UsageError, "neither copied nor saved"),
         (lambda m: randes_cli.attach(m.model, m.path), UsageError, "has tasks attached"),
         (lambda m: Pool(m.path, m.model), UsageError, "has tasks attached"),
-        (lambda m: m.model.resize_token_embeddings(120), RandesError, "detach the tasks to change"),
+        (lambda m: m.model.resize_token_embeddings(120), RandesError, "cannot be written to while"),
         (lambda m: m.model.lm_head.weight.copy_(1), UsageError, "cannot be written to"),
         (lambda m: m.model.requires_grad_(), UsageError, "is not trained while tasks are"),
         (lambda m: setattr(m.model.lm_head.weight, "requires_grad", True), UsageError, "not trai"),

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from randes_cli.errors import UsageError
+from randes_cli.files.lora.config import CHANGED_BASE
 
 #: What a layer of PEFT calls the layer that it took the place of.
-_REPLACED = ("base_layer", "original_module")
+_REPLACED = ("base_layer", "original_module", "token_adapter")
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The model inside a model of PEFT; others as they are.
 
-    Raises UsageError where an adapter lies in the weights that a bank is to fill.
+    Raises UsageError where an adapter lies in the weights that a bank is to fill, or changed them
+    when it was put on.
     """
     found: Any = module
     if _of_peft(module) and hasattr(module, "get_base_model"):
         found = found.get_base_model()
-    for name, layer in found.named_modules():
-        if _of_peft(layer) and getattr(layer, "merged", False):
-            raise UsageError(f"{name}: an adapter is merged into its weights; unmerge it first")
+    refuse_merged(layers_of_peft(found))
+    for name, config in (getattr(found, "peft_config", None) or {}).items():
+        start = str(getattr(config, "init_lora_weights", None)).lower()
+        if start.startswith(CHANGED_BASE):
+            raise UsageError(
+                f"the adapter {name} took its part out of the weights (init_lora_weights={start}), "
+                "which a bank fills anew: convert it to a plain LoRA (PEFT's "
+                "path_initial_model_for_weight_conversion)"
+            )
     return found if isinstance(found, nn.Module) else module
+
+
+def layers_of_peft(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """What PEFT put into a model, by name."""
+    return ((name, layer) for name, layer in module.named_modules() if _of_peft(layer))
+
+
+def refuse_merged(layers: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raises UsageError where an adapter lies in the weights."""
+    for name, layer in layers:
+        if getattr(layer, "merged", False):
+            raise UsageError(f"{name}: an adapter is merged into its weights; unmerge it first")
 
 
 def plain_state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from randes_cli.live.adapters import layers_of_peft, refuse_merged
+
 
 class Links:
     """Which modules a model has, where."""
@@ -14,8 +16,13 @@ class Links:
             for parent in model.modules()
             for name, child in parent._modules.items()
         ]
+        self._adapters = list(layers_of_peft(model))
 
     @property
     def kept(self) -> bool:
         """Whether all are where they were."""
         return all(store.get(name) is child for store, name, child in self._links)
+
+    def refuse_merged(self) -> None:
+        """Raises UsageError where an adapter lies in the weights."""
+        refuse_merged(self._adapters)

@@ -15,19 +15,19 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.adapters import plain_modules, unwrapped
-from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
+from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.batching import Batching
 from randes_cli.live.features import Features
 from randes_cli.live.guard import guard
 from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
-from randes_cli.live.links import Links
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.order import kept_order
+from randes_cli.live.pooled import refuse_pooled
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
+from randes_cli.live.standing import Standing
 from randes_cli.live.tied import untied
 from randes_cli.live.time_first import refuse_known
 from randes_cli.live.turned import Turning
@@ -73,6 +73,7 @@ def attach(
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
         refuse_known(model)
+        refuse_pooled(model)
         reading = start(
             model,
             found,
@@ -151,7 +152,7 @@ class MixedModel:
         self._release = guard(model, current)
         self._watching = Features(model, current), Turning(model, current)
         self._running, self._detached = threading.RLock(), False
-        self._links = Links(model)
+        self._standing = Standing(model, slots)
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
 
     @contextmanager
@@ -178,27 +179,10 @@ class MixedModel:
                 yield self.model
 
     def _check(self) -> None:
-        """Refuse to answer where a parameter was put in the place of one with tasks."""
+        """Refuse to answer where the model has not what `attach` gave it."""
         if self._detached:
             raise UsageError("the tasks were detached: the model answers as the base")
-        places = [(slot.names[0], place) for slot in self._slots for place in slot.places]
-        kept = self._links.kept
-        for name, place in places if kept else [*places, *self._now()]:
-            found = holds(*place)
-            if not isinstance(found, Mixed) or found.weight.name != name:
-                raise UsageError(
-                    f"{name}: was replaced after attach, and has no tasks: detach, and attach anew"
-                )
-        self._links = self._links if kept else Links(self.model)
-
-    def _now(self) -> Iterator[tuple[str, tuple[torch.nn.Module, str]]]:
-        """What the model has now under the names of parameters with tasks, as layers changed."""
-        modules = plain_modules(unwrapped(self.model))
-        for slot in self._slots:
-            for name, _ in zip(slot.names, slot.places, strict=False):
-                layer, _, attribute = name.rpartition(".")
-                if layer in modules and holds(modules[layer], attribute) is not None:
-                    yield slot.names[0], (modules[layer], attribute)
+        self._standing.check()
 
     def __reduce__(self) -> Any:
         raise UsageError("an attached model is neither copied nor saved: detach, or attach anew")
@@ -275,16 +259,23 @@ class MixedModel:
         return [*self.model.parameters(), *self.model.buffers()]
 
     def detach(self) -> torch.nn.Module:
-        """Give the model back as it was, with the base's values."""
-        if self._detached:
-            return self.model
-        self._detached = True
-        for slot in self._slots:
-            _replace(slot, slot.tensor)
-        for layer in self._layers:
-            del layer.forward
-        self._release()
-        for watch in self._watching:
-            watch.release()
+        """Give the model back as it was, with the base's values.
+
+        Waits for the end of another thread's block; raises UsageError inside one of this thread.
+        """
+        with self._running:
+            if self._current.blocks:
+                raise UsageError("a block that names tasks is open: detach after it")
+            if self._detached:
+                return self.model
+            self._detached = True
+            for slot in self._slots:
+                _replace(slot, slot.tensor)
+            for layer in self._layers:
+                del layer.forward
+            self._release()
+            for watch in self._watching:
+                watch.release()
+            self._standing.release()
         self._batching.release()
         return self.model

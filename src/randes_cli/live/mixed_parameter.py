@@ -17,6 +17,7 @@ from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.rows import apply, name_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.spread import Spread
+from randes_cli.live.values import Values, writes, written
 from randes_cli.live.weight import Weight
 
 #: What may be asked outside a block that names tasks: the base's values.
@@ -76,6 +77,10 @@ class Mixed(Intercepted, torch.nn.Parameter):
         found = self.weight.full(task)
         return found.t() if self.turned else found
 
+    def refuse_writing(self) -> None:
+        """For those who write to memory, past torch."""
+        raise written(self.weight.name)
+
     def __deepcopy__(self, memo: Any) -> Mixed:
         raise UsageError(f"{self.weight.name}: has tasks attached, and is not copied; detach them")
 
@@ -90,6 +95,7 @@ class Mixed(Intercepted, torch.nn.Parameter):
             selection = mixed.current.selection
             if selection is None:
                 raise _unnamed(mixed, name_of(func))
+            _refuse_hidden(mixed, selection, args)
             return handler(selection, *args, **given)
         name = name_of(func)
         if name == "requires_grad_" or func == _FREEZE:
@@ -98,6 +104,21 @@ class Mixed(Intercepted, torch.nn.Parameter):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
         return _otherwise(func, name, args, given)
+
+
+def _refuse_hidden(mixed: Mixed, selection: Selection, values: Sequence[Any]) -> None:
+    """Refuse inputs of which `torch.vmap` hides a dimension: it may be that of the rows."""
+    functorch = torch._C._functorch
+    if selection.only is not None or functorch.maybe_current_level() is None:
+        return
+    inner = [value for value in values if isinstance(value, torch.Tensor)]
+    while inner := [value for value in inner if functorch.is_functorch_wrapped_tensor(value)]:
+        if any(functorch.is_batchedtensor(value) for value in inner):
+            raise UsageError(
+                f"{mixed.weight.name}: vmap hides a dimension of its inputs, so that rows are "
+                "not seen: name one task, or call the layer without vmap"
+            )
+        inner = [functorch.get_unwrapped(value) for value in inner]
 
 
 def _refuse_training(mixed: Any, requires_grad: bool = True) -> None:
@@ -118,13 +139,14 @@ def _otherwise(
         return _outside(func, name, args, given, mixed)
     if _turns(mixed, name, args, given):
         return mixed.turn()
-    if name.endswith("_") and not name.endswith("__") and args[0] is mixed:
-        raise _written(mixed)
+    if writes(func, name, args, given) is mixed:
+        raise written(mixed.weight.name)
     if name in _CASTS and args[0] is mixed and _changes_nothing(func, args, given):
         return mixed
     if selection.only is not None:
         task = selection.only
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
+    _refuse_hidden(mixed, selection, (*args, *given.values()))
     if name == "index_select" and not mixed.weight.positional:
         raise unknown_rows(mixed.weight)
     known = {k: as_rows(v, selection) for k, v in given.items()}
@@ -217,12 +239,6 @@ def _unnamed(mixed: Mixed, name: str) -> UsageError:
     )
 
 
-def _written(mixed: Mixed) -> UsageError:
-    return UsageError(
-        f"{mixed.weight.name}: cannot be written to while tasks are attached; detach them first"
-    )
-
-
 def _outside(
     func: Callable[..., Any],
     name: str,
@@ -231,10 +247,12 @@ def _outside(
     mixed: Mixed,
 ) -> Any:
     """The base's values, for what does not compute an answer from them."""
-    if name == "copy_" and args and args[0] is mixed:
-        raise _written(mixed)
+    if writes(func, name, args, given) is mixed:
+        raise written(mixed.weight.name)
     if name not in (*_OUTSIDE, "copy_") and func.__name__ != "__get__":
         raise _unnamed(mixed, name)
+    if name == "data":
+        return Values.of(mixed, mixed.weight.name)
     with torch._C.DisableTorchFunctionSubclass():
         made = func(*args, **given)
     if isinstance(made, torch.Tensor) and (made.dtype, made.device) != (mixed.dtype, mixed.device):

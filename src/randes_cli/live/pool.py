@@ -22,8 +22,9 @@ from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slot
 from randes_cli.live.lazy import Whole
 from randes_cli.live.links import Links
 from randes_cli.live.parts import Parts
+from randes_cli.live.pooled import add, discard
 from randes_cli.live.presses import held
-from randes_cli.live.recorded import Recorded
+from randes_cli.live.recorded import Recorded, wait_for
 from randes_cli.live.resident import Resident
 from randes_cli.live.swaps import Job, Swaps, check_shape, fill, versions
 from randes_cli.live.tied import whole_ones
@@ -85,6 +86,7 @@ class Pool:
         self._lock = threading.RLock()
         self._condition, self._queue = threading.Condition(self._lock), deque[_Ticket]()
         self._users, self._swapper, self._broken = set[_Ticket](), None, ""
+        add(self)
         self._hook = model.register_forward_pre_hook(self._refuse)
 
     current: str | None
@@ -102,6 +104,7 @@ class Pool:
         """Notice parameters that the model has anew, or that somebody else wrote to."""
         if self._swapper is not None:
             return
+        self._links.refuse_merged()
         kept = all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places)
         if not (kept and self._links.kept):
             self._slots, self.current = slots_of(self.model), None
@@ -240,7 +243,7 @@ class Pool:
         return whole, made
 
     def _write(self, task: str, whole: Whole, jobs: list[Job], check: Callable[[], None]) -> None:
-        self._wait()  # for what users asked of a device, on any stream
+        wait_for(self._slots)  # for what users asked of a device, on any stream
         left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs, check)
         graph = self._graphs.get(task)
         graph = graph if graph is not None and graph.fits(jobs) else None
@@ -252,7 +255,7 @@ class Pool:
         if left:
             with ThreadPoolExecutor(self._threads) as threads:
                 list(threads.map(partial(self._put, whole, check), left))
-        self._wait()
+        wait_for(self._slots)
         if graph is None:
             self._record(task, whole, jobs)
 
@@ -263,12 +266,6 @@ class Pool:
         if len(devices) == 1 and next(iter(devices)).type == "cuda":
             write = partial(self._at_once, whole)
             self._graphs[task] = Recorded(jobs, write, next(iter(devices)))
-
-    def _wait(self) -> None:
-        """Until devices have done all that they were asked for."""
-        for device in {slot.tensor.device for slot in self._slots}:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
 
     def _at_once(self, whole: Whole, slot: Slot, parts: Parts) -> bool:
         """Whether a parameter was written by a kernel that was ready for it."""
@@ -289,6 +286,7 @@ class Pool:
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""
         self._hook.remove()
+        discard(self)
         self._closed = True
         if self._mine:
             self._bank.close()

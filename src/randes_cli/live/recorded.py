@@ -43,3 +43,10 @@ class Recorded:
 def _places(jobs: Sequence[Job]) -> list[tuple[int, torch.dtype, tuple[int, ...]]]:
     tensors = (slot.tensor for slot, _ in jobs)
     return [(tensor.data_ptr(), tensor.dtype, tensor.stride()) for tensor in tensors]
+
+
+def wait_for(slots: Sequence[Slot]) -> None:
+    """Until devices have done all that they were asked for."""
+    for device in {slot.tensor.device for slot in slots}:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)

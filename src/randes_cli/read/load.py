@@ -79,6 +79,7 @@ def load_into(
     kernels: list[Kernel],
 ) -> LoadReport:
     """Write a task into a module. See `Bank.load_into`; `kernels` are kept for the next call."""
+    _refuse_attached(module)
     state = {n: t for n, t in module.state_dict().items() if hasattr(t, "data_ptr")}
     named = _names(state, retrieval, strict=strict)
     slots = [_slot(retrieval.tensors[name], state[target]) for target, name in named.present]
@@ -173,6 +174,13 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:
 
 def _some(names: Sequence[str]) -> str:
     return some_of([*map(ascii, names)], 3)
+
+
+def _refuse_attached(module: torch.nn.Module) -> None:
+    """Refuse a module that answers for many tasks, by values that are made of the base's."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if hasattr(tensor, "refuse_writing"):
+            tensor.refuse_writing()
 
 
 def _refuse_unwritable(name: str, target: torch.Tensor) -> None:

@@ -37,7 +37,7 @@ _REFUSED = (
     "kasa_config",
 )
 #: Initialisations that change the base's own weights before training.
-_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 #: Kinds of PEFT's adapters that can be merged.
 _KINDS = ("LORA", "TRAINABLE_TOKENS")
 #: Kinds that add prompts, or choose by the input: they are no change of weights.
@@ -219,7 +219,7 @@ def component_config(adapter: Checkpoint, component: str) -> LoraConfig:
 def _checked(source: str, found: Mapping[str, Any]) -> LoraConfig:
     given = [key for key in _REFUSED if found.get(key)]
     start = str(found.get("init_lora_weights")).lower()
-    if start.startswith(_CHANGED_BASE):
+    if start.startswith(CHANGED_BASE):
         given.append(f"init_lora_weights={start[:40]}")
     if given:
         raise CheckpointError(
