@@ -31,7 +31,7 @@ def post(service: Service, path: str, body: Any, **headers: str) -> httpx.Respon
 BAD: list[tuple[Any, str | None]] = [
     ({**ASK, "temperature": "hot"}, "temperature"),
     ({**ASK, "temperature": 2.5}, "temperature"),
-    ({**ASK, "top_p": 0}, "top_p"),
+    ({**ASK, "top_p": -0.1}, "top_p"),
     ({**ASK, "n": 0}, "n"),
     ({**ASK, "n": 10_000}, "n"),
     ({**ASK, "max_tokens": 0}, "max_tokens"),
@@ -73,6 +73,10 @@ BAD_TALK: list[tuple[Any, str | None]] = [
     ({**TALK, "top_logprobs": 3}, "top_logprobs"),
     ({**TALK, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({**TALK, "reasoning_effort": "high"}, "reasoning_effort"),
+    (
+        {**TALK, "messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
+        "messages[0].tool_calls",
+    ),
 ]
 
 

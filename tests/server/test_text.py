@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import transformers as tf
 
 from randes_cli.server.generating import Sizes
 from randes_cli.server.service import Service
+from randes_cli.server.words import Words
 from tests.live.many import options
 from tests.server.service import (
     EIGHT,
@@ -95,7 +97,8 @@ def test_a_seed_says_the_same_in_whatever_company(asker: openai.OpenAI) -> None:
 def test_drawing_from_the_likeliest_alone_is_greedy(asker: openai.OpenAI, alone: Alone) -> None:
     words: dict[str, Any] = {"model": "task-2", "prompt": "draw", "max_tokens": 8, "seed": 1}
     wanted = alone.text("task-2", "draw", 8)
-    assert asker.completions.create(top_p=1e-6, **words).choices[0].text == wanted
+    for top_p in (0, 1e-6):
+        assert asker.completions.create(top_p=top_p, **words).choices[0].text == wanted
     one = asker.completions.create(extra_body={"top_k": 1}, **words).choices[0].text
     assert one == wanted
     assert asker.completions.create(temperature=2, **words).choices[0].text != wanted
@@ -110,6 +113,17 @@ def test_bias_and_penalties_change_what_is_said(asker: openai.OpenAI) -> None:
         logit_bias={str(letter): 3}, frequency_penalty=2, presence_penalty=2, **words
     )
     assert once.choices[0].text.count("x") == 1
+
+
+def test_a_developers_words_are_the_systems_where_no_template_knows_one() -> None:
+    ours = "{% for m in messages %}{% if m.role in ROLES %}<{{ m.role }}>{% endif %}{% endfor %}"
+    turns = [{"role": role, "content": "x"} for role in ("developer", "user")]
+    for roles, written in (
+        (("system", "user"), "<system><user>"),
+        (("system", "developer", "user"), "<developer><user>"),
+    ):
+        words = Words(tokenizer(), ours.replace("ROLES", str(roles)), threading.Lock())
+        assert words.decode(words.chat(turns)) == written
 
 
 def test_a_stop_ends_the_text_before_it(asker: openai.OpenAI, alone: Alone) -> None:

@@ -155,11 +155,15 @@ def application(api: Api, limits: Limits) -> ASGIApp:
     app.post("/v1/completions", response_model=None)(api.complete)
     app.post("/v1/embeddings", response_model=None)(api.embed)
     app.post("/v1/classify", response_model=None)(api.classify)
-    app.get("/v1/models")(api.models)
-    app.get("/v1/models/{name}")(api.model)
-    app.get("/", response_model=None)(page)
-    app.get("/health", response_model=None)(api.health)
-    app.get("/metrics", response_model=None)(api.page_of_metrics)
+    asked: dict[str, Any] = {
+        "/v1/models": api.models,
+        "/v1/models/{name}": api.model,
+        "/": page,
+        "/health": api.health,
+        "/metrics": api.page_of_metrics,
+    }
+    for path, answer in asked.items():
+        app.api_route(path, methods=["GET", "HEAD"], response_model=None)(answer)
     answer_failures(app)
     guarded: ASGIApp = Guard(Counted(app, api.metrics), limits)
     if limits.origins:

@@ -112,7 +112,7 @@ def sampling_of(body: ChatBody | CompletionBody) -> Sampling:
     """How tokens are chosen, with OpenAI's defaults."""
     return Sampling(
         temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=body.top_p or 1.0,
+        top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k or 0,
         presence=body.presence_penalty or 0.0,
         frequency=body.frequency_penalty or 0.0,

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 MOST_INPUTS = 2048
 MOST_ANSWERS = 128
 
-Probability = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Token = Annotated[int, Field(ge=0)]
 Tokens = Annotated[list[Token], Field(min_length=1)]
@@ -82,21 +82,25 @@ class Continuing(Body):
     @classmethod
     def _carried_out(cls, body: Any) -> Any:
         """Refuse what would change the answer; take it where it asks for what is done anyway."""
-        if not isinstance(body, Mapping):
-            return body
-        kept = dict(body)
-        for name, same in _NOT_CARRIED_OUT.items():
-            if name in kept and name not in cls.model_fields:
-                if kept[name] is not None and kept[name] not in same:
-                    raise PydanticCustomError(
-                        "not_carried_out", "is not carried out by this server", {"field": name}
-                    )
-                del kept[name]
-        return kept
+        return _without(
+            body, {n: v for n, v in _NOT_CARRIED_OUT.items() if n not in cls.model_fields}
+        )
 
     @property
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
+
+
+def _without(body: Any, idle: Mapping[str, tuple[Any, ...]]) -> Any:
+    """A body without fields that ask for nothing. Raises where one asks for something."""
+    if not isinstance(body, Mapping):
+        return body
+    for name in idle.keys() & body.keys():
+        if body[name] is not None and body[name] not in idle[name]:
+            raise PydanticCustomError(
+                "not_carried_out", "is not carried out by this server", {"field": name}
+            )
+    return {name: value for name, value in body.items() if name not in idle}
 
 
 #: Fields that this server does not carry out, with the values that ask for nothing.
@@ -107,16 +111,28 @@ _NOT_CARRIED_OUT: dict[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
+    "moderation": (),
     "parallel_tool_calls": (True, False),
     "prediction": (),
-    "reasoning_effort": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
     "store": (False,),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "web_search_options": (),
+}
+
+
+#: What an answer's message has beside its text, where clients send it back with the next turn.
+_IDLE: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "tool_calls": ([],),
 }
 
 
@@ -134,6 +150,11 @@ class Message(Strict):
     content: Text | Annotated[list[Part], Field(min_length=1)]
     name: str | None = None
     refusal: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, message: Any) -> Any:
+        return _without(message, _IDLE)
 
     def plain(self) -> dict[str, str]:
         """As templates take it: its text in one."""

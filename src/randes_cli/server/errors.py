@@ -59,6 +59,10 @@ def error_body(
     return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}
 
 
+#: What pydantic says in words that no client knows.
+_SAID = {"extra_forbidden": "is not a field of this request", "json_invalid": "is not JSON"}
+
+
 def kind_of(status: int) -> str:
     named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
@@ -79,10 +83,10 @@ async def _refused(request: Request, refused: Refused) -> Response:
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
     """The first field that is off. What it held is not said again: it may be a prompt."""
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    name = first.get("ctx", {}).get("field") or (_field(place) or None)
-    what = "is not a field of this request" if first["type"] == "extra_forbidden" else first["msg"]
-    message = printable(f"{name or 'the body'}: {what}"[:500])
+    place = [str(part) for part in (*first["loc"], first.get("ctx", {}).get("field", "body"))]
+    name = _field([part for part in place if part != "body"]) or None
+    name = None if first["type"] == "json_invalid" else name  # its place is a letter's
+    message = printable(f"{name or 'the body'}: {_SAID.get(first['type'], first['msg'])}"[:500])
     return JSONResponse(error_body(422, message, name, first["type"]), 422)
 
 

@@ -58,11 +58,17 @@ class Words:
         return list(found["input_ids"]), found.get("token_type_ids")
 
     def chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Tokens of a conversation, as the task's own template writes it."""
+        """Tokens of a conversation, as the task's own template writes it.
+
+        A developer's words are the system's, where the template knows no developer.
+        """
         if self.template is None:
             raise Refused(
                 422, "this task has no chat template; ask /v1/completions", param="messages"
             )
+        if "developer" not in self.template:
+            system = {"role": "system"}
+            messages = [{**m, **system} if m["role"] == "developer" else m for m in messages]
         try:
             with self._lock:
                 text = self.tokenizer.apply_chat_template(
