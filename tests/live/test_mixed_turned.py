@@ -15,7 +15,7 @@ import randes_cli
 from randes_cli.errors import MismatchError
 from tests.live.many import ASKED, alone, assert_near, attached, bank_of, options
 from tests.live.test_mixed_layers import assert_module_answers, bank_of_states
-from tests.models import GROUPED, Made
+from tests.models import GROUPED, SMALL, Made
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are answered task by task")
 
@@ -201,3 +201,29 @@ def test_an_encoder_that_packs_what_had_rows(tmp_path: Path) -> None:
     batch = {"input_ids": ids, "pixel_values": pixels, "image_sizes": sizes}
     rows = [{k: v[n : n + 1] for k, v in batch.items()} for n in range(len(ASKED))]
     assert_answers_and_continues(bank, batch, rows)
+
+
+def test_labels_that_leave_rows_unequally_many_tokens_are_found_out(tmp_path: Path) -> None:
+    """A model that goes on with the labelled tokens alone: how many of each row, no shape tells."""
+
+    def masked() -> Made:
+        special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        small = {**SMALL, **special, "cls_token_id": 1, "sep_token_id": 2}
+        config = tf.ModernBertConfig(**small, sparse_prediction=True)
+        return tf.ModernBertForMaskedLM(config), {}
+
+    bank = bank_of(masked, tmp_path)
+    mixed, models = attached(bank), alone(bank)
+    ids = torch.randint(3, 90, (5, 8), generator=torch.Generator().manual_seed(2))
+
+    def labels(*counts: int) -> torch.Tensor:
+        return ids.where(torch.arange(8) < torch.tensor(counts)[:, None], -100)
+
+    equal = labels(2, 2, 2, 2, 2)
+    for _ in range(4):
+        found = mixed(ids, labels=equal, adapter_names=ASKED).logits.reshape(5, 2, -1)
+        for row, task in enumerate(ASKED):
+            assert_near(found[row], models[task](ids[[row]], labels=equal[[row]]).logits)
+    for unequal in (labels(1, 3, 2, 1, 3), labels(4, 2, 1, 2, 1)):
+        with pytest.raises(MismatchError, match="do not come by rows of the batch"):
+            mixed(ids, labels=unequal, adapter_names=ASKED)

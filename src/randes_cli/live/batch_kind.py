@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
@@ -15,6 +16,8 @@ KINDS = ("image", "video", "audio")
 _FEW = 256
 #: Inputs that say places of tokens, the same for all rows, where they have one dimension.
 _PLACES = ("cache_position", "position_ids", "logits_to_keep")
+#: Inputs, by name or place, that say which tokens a model goes on with.
+_CHOOSES = re.compile(r"label|masked|[1-9][0-9]*")
 #: What has no rows.
 _PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
@@ -115,15 +118,32 @@ def kind_of(model: nn.Module, args: Any, given: Mapping[str, Any], rows: int) ->
             made.append(_marks(model, tensor))
         elif several and not tensor.is_floating_point() and tensor.numel() <= _FEW:
             made.append(tuple(tensor.reshape(-1).tolist()))
+        if _CHOOSES.search(name) and len(tensor) == rows and not tensor.is_floating_point():
+            made.append(_chosen(model, tensor))
     return tuple(made)
+
+
+def _chosen(model: nn.Module, choice: torch.Tensor) -> Any:
+    """How many tokens of each row are labelled or masked: a model may go on with these alone."""
+    if choice.dtype == torch.bool:
+        kept = choice
+    else:
+        ignored = _said(model, "ignore_index")
+        kept = ~torch.isin(choice, torch.tensor([-100, *ignored], device=choice.device))
+    return tuple(kept.reshape(len(choice), -1).sum(-1).tolist())
 
 
 def _marks(model: nn.Module, ids: torch.Tensor) -> Any:
     """How often each row has each of the tokens that stand for pictures and sounds."""
+    marks = _said(model, "token_id", "token_index")
+    return tuple(tuple((ids == mark).sum(-1).reshape(-1).tolist()) for mark in marks)
+
+
+def _said(model: nn.Module, *ends: str) -> list[int]:
+    """Numbers of a model's config, by the ends of their names."""
     config = getattr(model, "config", None)
     known = vars(config).items() if config is not None else ()
-    marks = [v for k, v in known if k.endswith(("token_id", "token_index")) and type(v) is int]
-    return tuple(tuple((ids == mark).sum(-1).reshape(-1).tolist()) for mark in marks)
+    return [value for name, value in known if name.endswith(ends) and type(value) is int]
 
 
 def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
