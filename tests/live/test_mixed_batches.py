@@ -13,7 +13,7 @@ import transformers as tf
 
 from randes_cli.errors import UsageError
 from tests.live.many import alone, assert_near, attached, bank_of, options
-from tests.models import bert, llama, whisper
+from tests.models import SMALL, bert, llama, whisper
 
 IDS = torch.randint(3, 90, (2, 6), generator=torch.Generator().manual_seed(2))
 ASKED = ("sun", "cars")
@@ -47,12 +47,17 @@ def test_rows_that_guidance_puts_behind_themselves_are_no_beams(bank: Path, hold
         assert_near(logits(model, twice), logits(models["sun"], twice))
 
 
-def test_a_pipeline_that_asks_row_by_row_is_no_answer_for_all(tmp_path: Path) -> None:
+def of_words() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, "w0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer: Any = tf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0")
+    special = {"pad_token": "w0", "sep_token": "w2", "model_max_length": 12}
+    return tf.PreTrainedTokenizerFast(tokenizer_object=words, **special)
+
+
+def test_a_pipeline_that_asks_row_by_row_is_no_answer_for_all(tmp_path: Path) -> None:
+    tokenizer = of_words()
     mixed: Any = attached(bank_of(bert, tmp_path))
     run: Any = tf.pipeline("text-classification", model=mixed.model, tokenizer=tokenizer)
     with mixed.tasks(ASKED):
@@ -60,6 +65,29 @@ def test_a_pipeline_that_asks_row_by_row_is_no_answer_for_all(tmp_path: Path) ->
             run(["w5 w6", "w5 w6"])
         first, second = run(["w5 w6", "w5 w6"], batch_size=2)
     assert first != second
+
+
+def test_pieces_that_a_pipeline_makes_of_a_text_are_not_rows(tmp_path: Path) -> None:
+    def tags() -> Any:
+        return tf.BertForTokenClassification(tf.BertConfig(**SMALL, num_labels=3)), {}
+
+    bank = bank_of(tags, tmp_path)
+    mixed, models = attached(bank), alone(bank, ASKED)
+    short, long = (["w5 w6 w7 w8", "w9 w10"], ["w5 " * 20, "w6 " * 20])
+
+    def scores(model: Any, texts: list[str]) -> list[list[float]]:
+        way: dict[str, Any] = {"stride": 4, "aggregation_strategy": "simple"}
+        run: Any = tf.pipeline("token-classification", model=model, tokenizer=of_words(), **way)
+        return [[float(tag["score"]) for tag in text] for text in run(texts, batch_size=2)]
+
+    with mixed.tasks(ASKED) as model:
+        found = scores(model, short)
+        with pytest.raises(UsageError, match="makes several rows of an input"):
+            scores(model, long)
+    for row, task in enumerate(ASKED):
+        assert found[row] == pytest.approx(scores(models[task], short)[row])
+    with mixed.tasks(["sun"]) as model:
+        assert scores(model, long)[1] == pytest.approx(scores(models["sun"], long)[1])
 
 
 def sound(model: Any, features: torch.Tensor, **way: Any) -> torch.Tensor:

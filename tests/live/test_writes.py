@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import randes_cli
 from randes_cli import Bank, Pool
 from randes_cli.errors import MismatchError, UsageError
 from tests.live.many import ASKED, alone, assert_near, attached, bank_of, options
 from tests.live.test_from_bank import assert_same
+from tests.live.test_mixed_layers import bank_of_states
 from tests.models import llama
 
 IDS = torch.randint(3, 90, (5, 10), generator=torch.Generator().manual_seed(2))
@@ -106,6 +108,35 @@ def test_other_weights_for_one_call_are_refused(bank: Path) -> None:
         with pytest.raises(UsageError, match="was replaced after attach"):
             torch.func.functional_call(model, alone(bank, ["cars"])["cars"].state_dict(), (IDS,))
     assert_answers(mixed, bank)
+
+
+class Fusable(nn.Module):
+    """What libraries do to make two products one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(16, 24), nn.Linear(16, 24)
+
+    def fuse(self) -> None:
+        self.both = nn.Linear(16, 48)
+        for name in ("weight", "bias"):
+            parts = [getattr(layer, name).data for layer in (self.one, self.two)]
+            getattr(self.both, name).data = torch.cat(parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if hasattr(self, "both"):
+            return torch.as_tensor(self.both(x))
+        return torch.cat([self.one(x), self.two(x)], -1)
+
+
+def test_layers_that_were_fused_have_no_tasks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Fusable()
+    mixed = randes_cli.attach(model, bank_of_states(model, tmp_path, options()))
+    mixed(torch.randn(5, 16), adapter_names=ASKED)
+    model.fuse()
+    with pytest.raises(UsageError, match=r"both\.\w+: was added after attach, and has no tasks"):
+        mixed(torch.randn(5, 16), adapter_names=ASKED)
 
 
 def test_rows_that_vmap_hides_are_refused(bank: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
+from types import FrameType
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ _EXPANDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 #: What is asked of a model past its forward, where it does not generate.
 _ASKED = re.compile(r"get_\w+_features|encode_(image|text)|forward_features")
+#: Who calls a model, and how many calls away at most.
+_PIPELINES, _CALLS = re.compile(r"transformers\.pipelines\."), 40
 #: Parts of models that guidance asks past the model's own forward.
 _PAST = {"janus": "model.language_model", "vibevoice": "model.diffusion_head"}
 
@@ -127,6 +131,8 @@ def _check(
         _refuse(current)
     if selection is None or selection.only is not None:
         return
+    if not torch.compiler.is_compiling():
+        _refuse_pieces()
     wanted, several = selection.rows, 1
     for count in copies.values():
         several *= count
@@ -175,6 +181,30 @@ def _refuse(current: Current) -> None:
         raise UsageError(
             "no tasks are named here: the block that is open is another task's of asyncio"
         )
+
+
+def _refuse_pieces() -> None:
+    """Refuse batches of a pipeline that makes several of an input, as of a long text or of labels.
+
+    It tells its own `_forward` alone which of them are an input's last.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_CALLS):
+        if frame is None:
+            return
+        if frame.f_code.co_name == "_forward" and _PIPELINES.match(
+            frame.f_globals.get("__name__", "")
+        ):
+            values = frame.f_locals
+            given = (v for v in values.values() if isinstance(v, Mapping) and "is_last" in v)
+            last = values.get("is_last", next(given, {"is_last": True})["is_last"])
+            if not torch.as_tensor(last).all():
+                raise UsageError(
+                    "the pipeline makes several rows of an input (pieces of what is long, one for "
+                    "each label), and tasks are named for inputs: ask one task at a time"
+                )
+            return
+        frame = frame.f_back
 
 
 def _rows(model: nn.Module, args: Sequence[Any], named: Mapping[str, Any]) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""The modules of a model, to notice those that took the place of others."""
+"""The modules of a model, to notice those that took the place of others, or came."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ class Links:
     """Which modules a model has, where."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._links = [
-            (parent._modules, name, child)
-            for parent in model.modules()
-            for name, child in parent._modules.items()
-        ]
+        self._links = [(layer._modules, dict(layer._modules)) for layer in model.modules()]
         self._adapters = list(layers_of_peft(model))
 
     @property
     def kept(self) -> bool:
-        """Whether all are where they were."""
-        return all(store.get(name) is child for store, name, child in self._links)
+        """Whether all are where they were, and no others."""
+        return all(now == before for now, before in self._links)
 
     def refuse_merged(self) -> None:
         """Raises UsageError where an adapter lies in the weights."""

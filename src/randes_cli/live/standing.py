@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -22,17 +22,19 @@ class Standing:
         self._model, self._slots = model, slots
         self._places = [(slot.names[0], place) for slot in slots for place in slot.places]
         self._links, self._versions = Links(model), versions(slots)
+        self._names = set(_parameters(model))
         self._hook = model.register_forward_pre_hook(self._look)
 
     def release(self) -> None:
         self._hook.remove()
 
     def check(self) -> None:
-        """Raises UsageError where a parameter was replaced or written to."""
-        kept = self._links.kept
-        for name, place in self._places if kept else [*self._places, *self._now()]:
+        """Raises UsageError where a parameter was replaced, added or written to."""
+        for name, place in self._places:
             _refuse_other(name, *place)
-        self._links = self._links if kept else Links(self._model)
+        if not self._links.kept:
+            self._check_layers()
+            self._links = Links(self._model)
         found = versions(self._slots)
         for slot, before, now in zip(self._slots, self._versions, found, strict=True):
             if before != now:
@@ -46,14 +48,30 @@ class Standing:
             for name, place in self._places:
                 _refuse_other(name, *place)
 
-    def _now(self) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
-        """What the model has now under the names of parameters with tasks, as layers changed."""
-        modules = plain_modules(unwrapped(self._model))
+    def _check_layers(self) -> None:
+        """What the model has now under the names of parameters with tasks, and what is new.
+
+        Layers that were fused have the base's values alone.
+        """
+        now = _parameters(self._model)
         for slot in self._slots:
-            for name, _ in zip(slot.names, slot.places, strict=False):
-                layer, _, attribute = name.rpartition(".")
-                if layer in modules and holds(modules[layer], attribute) is not None:
-                    yield slot.names[0], (modules[layer], attribute)
+            for name in slot.names[: len(slot.places)]:
+                if name in now:
+                    _refuse_other(slot.names[0], *now[name])
+        for name in now.keys() - self._names:
+            raise UsageError(
+                f"{name}: was added after attach, and has no tasks: detach, and add it before"
+            )
+
+
+def _parameters(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """Where a model's own parameters and buffers are, by name; adapters' are left out."""
+    return {
+        f"{prefix}.{name}" if prefix else name: (layer, name)
+        for prefix, layer in plain_modules(unwrapped(model)).items()
+        for name, tensor in (*layer._parameters.items(), *layer._buffers.items())
+        if tensor is not None
+    }
 
 
 def _refuse_other(name: str, module: nn.Module, attribute: str) -> None:
