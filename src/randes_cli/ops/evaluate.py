@@ -11,6 +11,7 @@ from statistics import fmean
 from randes_cli.errors import MissingError
 from randes_cli.files.base import find_recorded
 from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
+from randes_cli.files.hub.ref import is_here
 from randes_cli.files.nearest import absent
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source, sources_by_task
@@ -91,7 +92,7 @@ def evaluate(
         records = [file.task(name) for name in names]
         for name, source in (originals or {}).items():
             file.task(name)
-            if not Path(source).exists():
+            if not is_here(as_source(source)):
                 raise MissingError(absent(Path(source)))
         size, where, fingerprint = file.size, file.path, file.store.fingerprint
     if base is not None:

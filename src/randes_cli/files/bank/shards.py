@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ def folder_beside(bank: P) -> P:
 
 def shard_folder(bank: Path) -> Path:
     """Where the shards of a bank lie: beside its index, or beside what a link there leads to."""
-    folder = folder_beside(bank)
-    if is_folder(folder) or not bank.is_symlink():
-        return folder
-    return folder_beside(resolved(bank))
+    with suppress(OSError):  # whoever opens it says what is wrong
+        if bank.is_symlink() and not is_folder(folder_beside(bank)):
+            return folder_beside(resolved(bank))
+    return folder_beside(bank)
 
 
 def shard_file(name: str) -> str:

@@ -53,13 +53,13 @@ def parse_ref(text: str) -> HubRef | None:
     Hub is called by. Raises UsageError for what only the Hub could have but is no model, and
     MissingError for what lies in a folder that is here, but is not there.
     """
-    if "://" in text and not text.startswith(SCHEME) and not _is_here(text):
+    if "://" in text and not text.startswith(SCHEME) and not is_here(text):
         page = _of_address(text)
         if page is None:
             return None
         text = page
     if not text.startswith(SCHEME):
-        if _is_here(text) or (":" not in text and text.endswith(_FILES)):
+        if is_here(text) or (":" not in text and text.endswith(_FILES)):
             return None
         if _REF.fullmatch(text) and _beside(text):
             raise MissingError(
@@ -91,7 +91,7 @@ def _of_address(text: str) -> str | None:
     return SCHEME + "/".join(parts)
 
 
-def _is_here(text: str) -> bool:
+def is_here(text: str) -> bool:
     """Whether a path exists. Raises InputOutputError where the system does not say."""
     try:
         return Path(text).exists()
