@@ -249,6 +249,15 @@ def test_torch_is_known_where_tensors_of_its_own_come_or_go() -> None:
     }
 
 
+def test_no_file_is_longer_than_three_hundred_lines() -> None:
+    tests = Path(__file__).parent
+    files = (path for root in (SOURCE, tests) for path in root.rglob("*.*"))
+    code = [path for path in files if path.suffix in {".py", ".c", ".h"}]
+    lines = {path.name: path.read_text("utf-8").count("\n") for path in code}
+    assert len(code) > 500
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+
+
 def test_importing_the_package_loads_no_heavy_module() -> None:
     heavy = ["torch", "numpy", "huggingface_hub", "transformers", "typer", "rich"]
     code = f"import sys, randes_cli; print([m for m in {heavy} if m in sys.modules])"
