@@ -110,11 +110,14 @@ def test_a_tensor_that_its_shard_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
-    both = random_state({"a": [3, 4], "b": [5]})
-    folder = save_sharded(both, tmp_path / "f")
+    all_of_it = random_state({"a": [3, 4], "b": [5], "c": [5], "d": [5]})
+    folder = save_sharded(all_of_it, tmp_path / "f")
+    both = {name: all_of_it[name] for name in ("a", "b", "c")}
     save(both, folder / "model-00001-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match="tensor 'b' is in two shards"):
-        open_checkpoint(str(folder))
+    for named in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        edit_index(folder, b=named)
+        with pytest.raises(CheckpointError, match="tensor 'b' is in two shards"):
+            open_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize(

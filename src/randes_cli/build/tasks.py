@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from randes_cli.specs import (
 )
 
 CONFIG = "config.json"
+_LAYER = re.compile(r".*?\.\d+(?=\.)")
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -141,6 +142,9 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
         if borrowed:
             files, changed = match_configs(files, whole.tensors, source.tensors)
             notes += ("has no config: gets the base's side files", *changed)
+            ours = [name for name in whole.tensors if name.startswith(naming.component)]
+            if any(name.endswith(CONFIG) for name in files):
+                notes += _lost(_layers(ours) - _layers(source.tensors))
     if not is_adapter(checkpoint):
         notes += tuple(unmerged(name for name in source.tensors if name not in whole.tensors))
         files, more = _without_adapter_config(files)
@@ -148,6 +152,18 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
         notes += left_out_note(more)
     origin = Origin(checkpoint.layout, files, left_out, checkpoint.pickle)
     return OpenTask(task, source, naming, origin, notes)
+
+
+def _layers(names: Iterable[str]) -> set[str]:
+    """The beginnings of names up to the number of a layer."""
+    return {found[0] for name in names if (found := _LAYER.match(name))}
+
+
+def _lost(layers: Collection[str]) -> tuple[str, ...]:
+    """What to say of layers that a task lacks where the base's config.json comes with it."""
+    some = ", ".join(sorted(layers)[:3]) + (" …" if len(layers) > 3 else "")
+    text = f"lacks {some} of the base, whose config.json says that there are such layers"
+    return (f"{text}: set it right, or they will be made up",) if layers else ()
 
 
 def _files_of(naming: Naming, files: Mapping[str, SideFile]) -> Mapping[str, SideFile]:

@@ -181,11 +181,12 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
     path, weights = part.index
     inside = (shard.relative_to(path.parent).as_posix() for shard in part.paths)
     opened = zip(inside, files, strict=True)
-    held = {name: shard for shard, file in opened for name in file.header.tensors}
+    held = [(name, shard) for shard, file in opened for name in file.header.tensors]
+    there = set(held)
     for name, file in weights.items():
-        if held.get(name) != file:
+        if (name, file) not in there:
             raise CheckpointError(f"{path}: {file} lacks tensor {name!r}")
-    for name, file in held.items():
+    for name, file in held:
         if name not in weights:
             raise CheckpointError(f"{path}: does not name tensor {name!r} that {file} has")
 
