@@ -22,8 +22,8 @@ from randes_cli.live.forms import PER, Form, Order, chosen, order_of, over
 from randes_cli.live.machine_code import level_in_lanes, narrowing, text_of
 from randes_cli.live.selection import Slots
 
-#: Codes of a unit in a swap, by bits: what a thread writes at once.
-SWAP_PER = {1: 8, 2: 8, 3: 8, 4: 8, 8: 4}
+#: Codes of a unit in a swap: what a thread writes at once.
+SWAP_PER = 8
 #: Rows and columns of W₀ that a program of a swap takes, by bits: what was fastest on an H200.
 SWAP_BLOCKS = {0: (1, 1024), 4: (1, 2048), 8: (1, 2048)}
 #: Dtypes as Triton names them.
@@ -47,12 +47,14 @@ def fits(columns: int, every: int, bits: int) -> bool:
 
 def swap_fits(columns: int, bits: int) -> bool:
     """The same of a swap."""
-    return columns % SWAP_PER.get(bits, 1) == 0
+    return not bits or columns % SWAP_PER == 0
 
 
 def as_units(stored: torch.Tensor, bits: int, per: int) -> tuple[torch.Tensor, int]:
     """Stored codes as numbers, and how many of them a unit of `per` codes is."""
     kind = _NUMBERS.get(bits * per)
+    if bits * per == 64:
+        return stored.view(torch.int32), 2
     return (stored.view(kind), 1) if kind is not None and bits else (stored, max(1, bits))
 
 
@@ -221,7 +223,7 @@ def swap(
     table = level_table(bits, base.device)
     kind, flips = signs or (0, table)
     rows, columns = scales if scales is not None else (table, table)
-    per = SWAP_PER[bits] if bits else math.gcd(8, width)
+    per = SWAP_PER if bits else math.gcd(SWAP_PER, width)
     numbers, unit = as_units(stored, bits, per)
     blocks = SWAP_BLOCKS.get(bits, (4, 512))
     units = max(1, blocks[1] // per)

@@ -110,8 +110,11 @@ def swap(
     if bits == 0:
         value = tl.load(stored + i * width + j, there, 0).to(tl.float32) * factor
     else:
-        word = loaded(stored + (i * units + k) * unit, there, bits, False).to(tl.int32)
-        value = level(word, table, q, bits, level_text)
+        at = stored + (i * units + k) * unit
+        word = loaded(at, there, bits, False).to(tl.int32)
+        if bits == 8:  # a unit is two words
+            word = tl.where(q < 4, word, tl.load(at + 1, there, 0))
+        value = level(word, table, q % (32 // bits), bits, level_text)
         value = value * factor * tl.load(rows + i, i < height, 0.0)
     made = narrowed(value * last + kept, largest, dtype, dtype_text)
     tl.store(out + i * width + j, made.to(out.dtype.element_ty), there)
