@@ -108,7 +108,9 @@ def test_a_head_with_a_row_for_each_label_is_known_whatever_it_is_called(
     found, notes = matched({"id2label": labels}, **{f"{name}.weight": (5, 8, *wide)})
     assert len(found["id2label"]) == 5 and "5 labels" in notes
     # Other rows of what has no row for each label are those of another thing.
-    assert matched({"id2label": {"0": "a"}}, **{"decode_head.x.weight": (5, 8)})[1] == ""
+    monkeypatch.setitem(BASE, "gate.weight", (2, 8))
+    for config in ({"id2label": labels}, {"vocab_size": 100}):
+        assert matched(config, **{"gate.weight": (5, 8)}) == (config, "")
 
 
 def test_classes_of_timm_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:

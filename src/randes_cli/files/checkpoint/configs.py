@@ -125,7 +125,7 @@ def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     heads = {
         tensor.shape[0]
         for name, tensor in task.items()
-        if _is_head(base.get(name), tensor, count) and len(tensor.shape) > 1
+        if _is_head(base.get(name), tensor, count if timm or named else -1)
     }
     if len(heads) != 1 or heads == {count}:
         return
@@ -141,7 +141,7 @@ def _is_head(base: TensorInfo | None, task: TensorInfo, count: int) -> bool:
     """Whether a tensor has a row for each label: for more or fewer than the base's `count`."""
     if base is None:
         return bool(_HEAD.search(task.name)) and len(task.shape) == 2
-    if base.shape == task.shape or resized(base, task):
+    if base.shape == task.shape or resized(base, task) or len(task.shape) < 2:
         return False
     one_each = base.shape[:1] == (count,) and base.shape[1:] == task.shape[1:]
     return one_each or bool(_HEAD.search(task.name))
