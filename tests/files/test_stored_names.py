@@ -87,6 +87,16 @@ def llava() -> Any:
     return tf.LlavaForConditionalGeneration(config)
 
 
+def paligemma() -> Any:
+    config = tf.PaliGemmaConfig(
+        vision_config=tf.SiglipVisionConfig(**PICTURES),
+        text_config=tf.GemmaConfig(**WORDS, head_dim=8),
+        image_token_index=90,
+        projection_dim=32,
+    )
+    return tf.PaliGemmaForConditionalGeneration(config)
+
+
 #: Models whose modules have other names than their weights in files, and what is adapted.
 LINEAR = {"target_modules": "all-linear"}
 #: As "all-linear" has them in PEFT: parameters without their module's name.
@@ -101,6 +111,7 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
     (mixtral, {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
     (qwen2_vl, LINEAR),
     (qwen2_vl, {"target_modules": r".*language_model.*\.(q|v)_proj"}),
+    (paligemma, LINEAR),
     (llava, {"target_modules": ["q_proj", "v_proj"]}),
     (llava, {"target_modules": r".*language_model.*q_proj", "modules_to_save": ["lm_head"]}),
     (llava, {"target_modules": r".*vision_tower.*q_proj", "modules_to_save": ["linear_1"]}),
@@ -147,6 +158,21 @@ def test_a_part_that_lies_elsewhere_as_a_whole_is_found_there() -> None:
     assert found.inside("model.text.layers.0.attn") == "text.layers.0.attn"
 
 
+@pytest.mark.parametrize(
+    ("stored", "module"),
+    [
+        ("mlp.shared_mlp.up_proj", "mlp.shared_experts.up_proj"),
+        ("mlp.linear_gate", "mlp.gate_proj"),
+        ("self_attn.gate_proj", "self_attn.g_proj"),
+        ("self_attn.f_a_proj", "self_attn.forget_gate.f_a_proj"),
+    ],
+)
+def test_renamed_parts_of_decoders_are_found(stored: str, module: str) -> None:
+    base, wanted = ([f"model.layers.{n}.{m}.weight" for n in range(2)] for m in (stored, module))
+    found = StoredNames(base, wanted)
+    assert [found.find(name) for name in wanted] == base
+
+
 def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
     text = [f"model.text.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "o_proj")]
     eye = [f"model.eye.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "out_proj")]
@@ -160,6 +186,7 @@ def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
         ([*names("text.", 2), *names("image.", 2)], names("model.", 2)),  # which of the two?
         ([*names("model.", 2), *names("image.", 3)], names("model.", 3)),  # a third layer
         ([*names("", 2), "segments.classifier.weight"], [*names("", 2), "classifier.weight"]),
+        ([*names("", 2), "score.out.weight"], [*names("", 2), "model.score.out.weight"]),
     ],
 )
 def test_what_the_base_lacks_or_has_twice_is_not_guessed(

@@ -34,6 +34,17 @@ _FAMILIES: tuple[tuple[tuple[str, str], ...], ...] = (
     ),
     # GPT-NeoX
     ((r"^embed_out\.", "lm_head."),),
+    # HYV3, HYV4, LFM3, GLM 5 Next
+    ((r"\.mlp\.shared_mlp\.", ".mlp.shared_experts."),),
+    ((r"\.linear_gate\.", ".gate_proj."),),
+    ((r"\.self_attn\.gate_proj\.", ".self_attn.g_proj."),),
+    ((r"\.self_attn\.f_([ab])_proj\.", r".self_attn.forget_gate.f_\1_proj."),),
+    # HunYuan's eye
+    (
+        (r"\.dense_h_to_4h\.", ".fc1."),
+        (r"\.dense_4h_to_h\.", ".fc2."),
+        (r"\.perceive\.", ".patch_merger."),
+    ),
     # BERT, ESM and others of the first years
     ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
     # Wav2Vec2, HuBERT, WavLM, EnCodec …: torch's weight norm, before and since it parametrizes
@@ -86,6 +97,10 @@ _FAMILIES: tuple[tuple[tuple[str, str], ...], ...] = (
 )
 
 
+#: What may lie a word higher in the file by itself: PaliGemma's `multi_modal_projector.linear`.
+_ALONE = re.compile(r"model\.[a-z_]+projector\.\w+\.(weight|bias)")
+
+
 def _aliases(names: Iterable[str]) -> dict[str, str]:
     """Stored names by what a model may call them; none that stands for two."""
     made: dict[str, str] = {}
@@ -132,6 +147,8 @@ class StoredNames:
         for theirs, ours in self._prefixes:
             if name.startswith(theirs):
                 yield ours + name[len(theirs) :]
+        if _ALONE.fullmatch(name):
+            yield name.removeprefix("model.")
 
     def inside(self, module: str) -> str:
         """The stored name of a module, which a prefix maps as it does its tensors."""
