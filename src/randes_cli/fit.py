@@ -15,7 +15,7 @@ from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once, table_bytes
 
 #: A task that shares less of the base's bytes by name and shape does not belong to it, unless
 #: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
-#: the second share of the base.
+#: the second share of the base, or has all its names (a large head became a small one).
 LEAST_MATCH = 0.95
 LEAST_PART = 0.25
 

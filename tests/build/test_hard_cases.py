@@ -67,6 +67,14 @@ def test_heads_of_different_sizes_are_kept_exactly(tmp_path: Path) -> None:
             assert torch.equal(back[name], task[name])
 
 
+def test_a_small_head_may_take_the_place_of_most_of_the_base(tmp_path: Path) -> None:
+    """Of the smallest vision models, the thousand classes are more than three quarters."""
+    base, task = model(0), model(1)
+    base["classifier.weight"], task["classifier.weight"] = torch.randn(900, 16), torch.randn(2, 16)
+    _, _, (back,) = round_trip(tmp_path, base, task)
+    assert_close(back, task, exact=("classifier.weight",))
+
+
 def test_a_detector_of_other_labels_is_exact_and_leaves_the_head_of_others_alone(
     tmp_path: Path,
 ) -> None:

@@ -84,7 +84,8 @@ def fit_to(
         ours = (tensor for name, tensor in tensors.items() if name.startswith(component))
         share = tensor_bytes(tensors.values()) / max(1, tensor_bytes(ours)) if component else 1.0
         matched = max(matched, one.matched * share)
-        part = one.covered >= LEAST_MATCH and one.matched * share >= LEAST_PART
+        enough = one.matched * share >= LEAST_PART or not one.missing
+        part = one.covered >= LEAST_MATCH and enough
         if matched >= LEAST_MATCH or part:
             return fit
     raise MismatchError(
