@@ -134,10 +134,10 @@ def test_code_in_a_pickle_never_runs(name: str, how: str, allow: bool, tmp_path:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"epoch": 3}, "no state dict"),
-        ([1, 2], "no state dict"),
+        *(({"epoch": 3}, "no state dict"), ([1, 2], "no state dict")),
         ({"w": torch.ones(2, 2).to_sparse()}, "dense"),
         ({"w": torch.ones(2, dtype=torch.complex128)}, "complex128"),
+        ({"w": torch.ones(2), "b": np.ones(2)}, "'b' is an array of NumPy beside tensors"),
     ],
 )
 def test_what_holds_no_dense_state_dict_is_refused(content: Any, said: str, tmp_path: Path) -> None:

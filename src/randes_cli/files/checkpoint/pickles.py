@@ -41,18 +41,25 @@ class _Held:
         pass
 
 
+class _Array(_Held):
+    """Stands for an array of NumPy: where weights are, it is one of them, and not read."""
+
+
 #: Scores, states of generators, dates and versions, none of which is a weight.
 _BESIDE = (
-    *("numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"),
-    *("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct"),
-    *("numpy.dtype", "numpy.ndarray", "torch.torch_version.TorchVersion"),
+    *("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar", "numpy.dtype"),
+    *("numpy.ndarray", "torch.torch_version.TorchVersion"),
     *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
 )
 
 
-def _stand_in(name: str) -> type[_Held]:
+#: What makes an array, since NumPy 2 and before.
+_ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+
+
+def _stand_in(name: str, kind: type[_Held] = _Held) -> type[_Held]:
     module, _, last = name.rpartition(".")
-    return type(last, (_Held,), {"__module__": module, "__qualname__": last})
+    return type(last, (kind,), {"__module__": module, "__qualname__": last})
 
 
 def _defaultdict(*_: object) -> dict[Any, Any]:
@@ -65,6 +72,7 @@ _defaultdict.__qualname__ = "defaultdict"
 _PLAIN: list[Any] = [
     *(argparse.Namespace, type(Path()), _defaultdict, dict, list, int, float),
     *map(_stand_in, _BESIDE),
+    *(_stand_in(name, _Array) for name in _ARRAYS),
 ]
 #: In torch's words, what it did not let in.
 _GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
@@ -180,19 +188,20 @@ def find_state_dict(
 _DEPTH, _MOST_PLACES = 4, 100
 
 
-def _places(loaded: Any) -> dict[str, Mapping[str, torch.Tensor]]:
-    """Every state dict in what was unpickled, by its keys joined by dots."""
+def _places(loaded: Any) -> dict[str, Mapping[str, Any]]:
+    """Every state dict in what was unpickled, arrays among its tensors too, by keys and dots."""
     import torch
 
-    made: dict[str, Mapping[str, torch.Tensor]] = {}
+    made: dict[str, Mapping[str, Any]] = {}
     waiting: list[tuple[str, Any, int]] = [("", loaded, 0)]
     while waiting and len(made) < _MOST_PLACES:
         at, value, depth = waiting.pop(0)
         if not isinstance(value, Mapping):
             continue
-        tensors = {k: v for k, v in value.items() if isinstance(v, torch.Tensor)}
-        if tensors and all(isinstance(name, str) for name in tensors):
-            made[at] = tensors
+        some = {k: v for k, v in value.items() if isinstance(v, torch.Tensor | _Array)}
+        tensors = any(isinstance(one, torch.Tensor) for one in some.values())
+        if tensors and all(isinstance(name, str) for name in some):
+            made[at] = some
         inside = [(k, v) for k, v in value.items() if isinstance(k, str) and depth < _DEPTH]
         waiting += [(f"{at}.{k}" if at else k, v, depth + 1) for k, v in inside]
     return made
@@ -212,6 +221,8 @@ def _listed(places: Mapping[str, object]) -> str:
 def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
     import torch
 
+    if isinstance(tensor, _Array):
+        raise CheckpointError(f"{path}: {name!r} is an array of NumPy beside tensors; save tensors")
     dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
     if tensor.layout != torch.strided or tensor.is_quantized or dtype is None:
         kind = tensor.dtype if dtype is None else tensor.layout
