@@ -45,6 +45,7 @@ def ids(rows: int = 1) -> torch.Tensor:
         (lambda m: Pool(m.path, m.model), UsageError, "has tasks attached"),
         (lambda m: m.model.resize_token_embeddings(120), RandesError, "cannot be written to while"),
         (lambda m: m.model.lm_head.weight.copy_(1), UsageError, "cannot be written to"),
+        (lambda m: m.model._replicate_for_data_parallel(), UsageError, "is not replicated"),
         (lambda m: m.model.requires_grad_(), UsageError, "is not trained while tasks are"),
         (lambda m: setattr(m.model.lm_head.weight, "requires_grad", True), UsageError, "not trai"),
         (lambda m: in_a_block(m, torch.nn.Module.state_dict, "sun"), UsageError, "not saved"),
@@ -53,8 +54,8 @@ def ids(rows: int = 1) -> torch.Tensor:
     ],
     ids=[
         *("bfloat16", "half", "double", "meta", "deepcopy", "pickle", "pickle-mixed"),
-        *("deepcopy-mixed", "attach", "pool", "resize", "write", "train", "grad", "state"),
-        *("layer", "save"),
+        *("deepcopy-mixed", "attach", "pool", "resize", "write", "replicas", "train", "grad"),
+        *("state", "layer", "save"),
     ],
 )
 def test_what_would_lose_the_tasks_is_refused_and_changes_nothing(

@@ -31,10 +31,12 @@ def guard(model: nn.Module, current: Current) -> Callable[[], None]:
     unwatch = watch_rows(model, current)
     for module in guarded:
         module.__dict__["_apply"] = partial(_asked, module)
+        module.__dict__["_replicate_for_data_parallel"] = _replicated
 
     def release() -> None:
         for module in guarded:
-            del module.__dict__["_apply"]
+            for name in ("_apply", "_replicate_for_data_parallel"):
+                del module.__dict__[name]
         for handle in hooks:
             handle.remove()
         unwatch()
@@ -53,6 +55,14 @@ def _unsaved(current: Current, *_: Any) -> None:
             "a model is not saved inside a block that names tasks: outside it the base is, and "
             "`randes unpack --task` or from_bank give a task"
         )
+
+
+def _replicated() -> None:
+    """A replica's parameters are the base's values on another device."""
+    raise UsageError(
+        "a model with tasks attached is not replicated (nn.DataParallel): attach to a model on "
+        "each device"
+    )
 
 
 def _answered(model: nn.Module, _: Any, made: Any) -> None:
