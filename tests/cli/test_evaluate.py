@@ -41,7 +41,7 @@ def test_a_named_base_and_original_are_scored_instead(
     bank: Path, family: Path, randes: Callable[..., Result]
 ) -> None:
     more = ["--base", family / "base.safetensors", "--original", f"a={family / 'b.safetensors'}"]
-    result = randes("evaluate", bank, *words(family), *more, "--task", "a", "--json")
+    result = randes("evaluate", bank, *words(family), *more, *2 * ["--task", "a"], "--json")
     assert [(row["original"], row["base"]) for row in result.json["tasks"]] == [(0.5, 0.1)]
 
 

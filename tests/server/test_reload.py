@@ -15,6 +15,8 @@ from typing import Any
 import openai
 import pytest
 
+from randes_cli.errors import InputOutputError
+from randes_cli.server import edition, watch
 from randes_cli.server.generating import Sizes
 from tests.cli.conftest import Result
 from tests.server.service import Alone, client, http, serving, text_bank, until
@@ -156,3 +158,24 @@ def test_an_edition_goes_when_its_last_answer_has_and_its_base_stays(
         (lane,) = service.engine.current.lanes
         assert {p.data_ptr() for p in lane.mixed.model.parameters()} == base
         until(lambda: gc.collect() >= 0 and gone() is None)
+
+
+def test_a_bank_that_the_system_did_not_let_be_opened_is_tried_again(
+    bank: Path, states: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same file as before: nothing of it changes when there are open files again."""
+    real, full = edition.open_edition, [True]
+
+    def opened(*given: Any) -> Any:
+        if full[0]:
+            raise InputOutputError("Too many open files")
+        return real(*given)
+
+    monkeypatch.setattr(watch, "open_edition", opened)
+    monkeypatch.setattr(watch, "_LATER", 0.1)
+    with serving(bank) as service:
+        replace(bank, states[1])
+        until(lambda: service.watch.trouble)
+        full[0] = False
+        until(lambda: service.watch.taken == 2)
+        assert not service.watch.trouble

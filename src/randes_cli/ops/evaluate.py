@@ -88,7 +88,7 @@ def evaluate(
     note_sources([path, base, *sources_by_task(originals).values()])
     with open_bank(as_source(path)) as file:
         file.require_tasks()
-        names = tuple(tasks or (task.name for task in file.manifest.tasks))
+        names = tuple(dict.fromkeys(tasks or (task.name for task in file.manifest.tasks)))
         records = [file.task(name) for name in names]
         for name, source in (originals or {}).items():
             file.task(name)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from math import inf
 from pathlib import Path
 
-from randes_cli.errors import RandesError
+from randes_cli.errors import InputOutputError, NoSpace, OutOfResources, RandesError
 from randes_cli.server.edition import Opening, open_edition
 from randes_cli.server.engine import Engine
 
 log = logging.getLogger("randes.serve")
+#: Seconds until a bank is tried again that the system did not let be opened.
+_LATER = 30.0
 #: What `state_of` tells.
 State = tuple[int, ...] | None
 
@@ -30,7 +33,7 @@ class Watch:
     ) -> None:
         self._engine, self._opening, self._every = engine, opening, every
         self.trouble, self.taken = "", 1
-        self._seen = seen
+        self._seen, self._again = seen, inf
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="randes-watch", daemon=True)
 
@@ -50,14 +53,20 @@ class Watch:
             self.look()
 
     def look(self) -> None:
-        """Take up the file if it is another than before and can be served; else say why not."""
+        """Take up the file if it is another than before and can be served; else say why not.
+
+        One that the system had no files, memory or room for is tried again.
+        """
         state = state_of(self._opening.bank)
-        if state is None or state == self._seen:
+        began = time.monotonic()
+        if state is None or (state == self._seen and began < self._again):
             return
-        self._seen, began = state, time.monotonic()
+        self._seen, self._again = state, inf
         try:
             edition = open_edition(self._opening, self._engine.current)
         except RandesError as error:
+            if isinstance(error, (InputOutputError, NoSpace, OutOfResources)):
+                self._again = began + _LATER
             self._refuse(str(error))
         except Exception as error:
             log.exception("a new bank could not be opened")
