@@ -150,7 +150,7 @@ def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:
                     f"tensor {part.name!r} is {list(found.shape)}, the model's is "
                     f"{list(tensor.shape)}: build the model from the base's config"
                 )
-            part.put(found.to(tensor.device, tensor.dtype), tensor)
+            part.keep(found.to(tensor.device, tensor.dtype), tensor)
 
 
 def _weight(

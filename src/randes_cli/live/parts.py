@@ -9,6 +9,9 @@ import torch
 
 from randes_cli.errors import MismatchError
 
+#: What compares values bit by bit, by their size in bytes.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -53,9 +56,28 @@ class Part:
 
     def put(self, tensor: torch.Tensor, parameter: torch.Tensor) -> None:
         """Copy the tensor to its place."""
-        target = parameter[self.place] if self.place else parameter
+        target, found = self._both(tensor, parameter)
+        target.copy_(found)
+
+    def keep(self, tensor: torch.Tensor, parameter: torch.Tensor) -> None:
+        """The same, where it is not there already: others may be reading the parameter."""
+        target, found = self._both(tensor, parameter)
+        if not _same_bits(target, found):
+            target.copy_(found)
+
+    def _both(
+        self, tensor: torch.Tensor, parameter: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         found = self.cut(tensor)
-        target.copy_(found.mT if self.turned else found)
+        place = parameter[self.place] if self.place else parameter
+        return place, found.mT if self.turned else found
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    kind = _BITS.get(one.element_size())
+    if kind is None or one.is_meta or one.shape != other.shape:
+        return False
+    return torch.equal(one.detach().view(kind), other.view(kind))
 
 
 Parts = tuple[Part, ...]
