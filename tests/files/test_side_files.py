@@ -244,6 +244,8 @@ def test_a_task_without_a_config_gets_the_bases_files_and_keeps_its_own() -> Non
     own = {"config.json": ours}
     assert files_for(own, base) == (own, False)
     assert files_for({}, {}) == ({}, False)
+    clip = {"open_clip_config.json": ours}
+    assert files_for(clip, {"open_clip_config.json": theirs}) == (clip, False)
 
 
 def named(*names: str) -> dict[str, SideFile]:

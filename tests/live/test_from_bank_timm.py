@@ -21,15 +21,17 @@ from tests.models import perturb
 class Net(nn.Module):
     """What timm builds, in small: a buffer that no checkpoint holds, and batch norm.
 
-    `mask` is made where a parameter lies, as Swin's is.
+    `mask` is made where a parameter lies, as Swin's is; a constructor may scale one (ViTamin's).
     """
 
-    def __init__(self, num_classes: int = 1000, width: int = 8) -> None:
+    def __init__(self, num_classes: int = 1000, width: int = 8, *, scaled: bool = False) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 3)
         self.norm = nn.BatchNorm2d(width)
         self.head = nn.Linear(width, num_classes)
         self.register_buffer("mean", torch.arange(3.0), persistent=False)
+        if scaled:
+            self.head.weight.data = self.head.weight.data * torch.ones(num_classes, 1)
         mask = torch.ones(2, device=self.head.weight.device).cumsum(0)
         self.register_buffer("mask", mask, persistent=False)
 
@@ -62,7 +64,7 @@ def test_a_timm_model_is_built_from_its_config_or_from_what_is_said(tmp_path: Pa
     pack(str(tmp_path / "base"), [TaskInput("task", str(tmp_path / "task"))], bank)
     with Bank.open(bank) as opened:
         wanted = opened.retrieve("task")
-    said: list[dict[str, Any]] = [{}, {"architecture": "net", "num_classes": 7}]
+    said: list[dict[str, Any]] = [{}, {"architecture": "net", "num_classes": 7}, {"scaled": True}]
     for options in said:
         found = randes_cli.timm.from_bank(bank, "task", **options)
         assert not found.training and torch.equal(found.get_buffer("mean"), torch.arange(3.0))

@@ -36,10 +36,11 @@ _FOLDER = re.compile(r"((?:.*?/)??)((?:additional_chat_templates/)?[^/]+)")
 def files_for(
     own: Mapping[str, SideFile], base: Mapping[str, SideFile]
 ) -> tuple[Mapping[str, SideFile], bool]:
-    """A task's side files, and whether they are the base's because it has no config itself."""
+    """A task's side files, and whether some are the base's because it has no config itself."""
     if any(name in own for name in CONFIGS) or not base:
         return own, False
-    return with_lent(own, base), True
+    made = with_lent(own, base)
+    return made, len(made) > len(own)  # OpenCLIP's lack nothing
 
 
 def with_lent(own: Mapping[str, SideFile], base: Mapping[str, SideFile]) -> dict[str, SideFile]:

@@ -94,7 +94,7 @@ def _built(make: Callable[[], Any], dtype: torch.dtype) -> torch.nn.Module:
             with init_empty_weights(include_buffers=False):
                 model = make()
             real = not any(buffer.is_meta for buffer in model.buffers())
-        except NotImplementedError:  # a value was asked for
+        except RuntimeError:  # a value was asked for, or what lies on two devices multiplied
             real = False
         made: torch.nn.Module = model if real else make()
     return made
