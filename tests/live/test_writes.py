@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_what_was_written_past_a_refusal_is_seen_at_the_next_block(bank: Path) -
             mixed(IDS, adapter_names=ASKED)
         mixed = randes_cli.attach(mixed.detach(), bank)
         assert_answers(mixed, bank)
+
+
+def test_memory_that_processes_were_to_share_is_not_written_to(bank: Path) -> None:
+    mixed = attached(bank)
+    with pytest.raises(UsageError, match="is not saved; detach"):
+        ForkingPickler.dumps(mixed.model)
+    assert_answers(mixed, bank)
 
 
 def test_a_task_is_not_loaded_into_a_model_with_tasks(bank: Path) -> None:

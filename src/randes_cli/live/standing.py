@@ -21,7 +21,7 @@ class Standing:
     def __init__(self, model: nn.Module, slots: Sequence[Slot]) -> None:
         self._model, self._slots = model, slots
         self._places = [(slot.names[0], place) for slot in slots for place in slot.places]
-        self._links, self._versions = Links(model), versions(slots)
+        self._links, self._writes = Links(model), _writes(slots)
         self._names = set(_parameters(model))
         self._hook = model.register_forward_pre_hook(self._look)
 
@@ -35,9 +35,9 @@ class Standing:
         if not self._links.kept:
             self._check_layers()
             self._links = Links(self._model)
-        found = versions(self._slots)
-        for slot, before, now in zip(self._slots, self._versions, found, strict=True):
-            if before != now:
+        now = _writes(self._slots)
+        for slot, before, after in zip(self._slots, self._writes, now, strict=True):
+            if before != after:
                 raise UsageError(
                     f"{slot.names[0]}: was written to after attach: detach, and attach anew"
                 )
@@ -62,6 +62,11 @@ class Standing:
             raise UsageError(
                 f"{name}: was added after attach, and has no tasks: detach, and add it before"
             )
+
+
+def _writes(slots: Sequence[Slot]) -> list[int]:
+    """How often torch wrote to each; memory that is shared with a process moves, unwritten."""
+    return [times for times, _ in versions(slots)]
 
 
 def _parameters(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
