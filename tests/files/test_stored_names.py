@@ -14,7 +14,7 @@ from randes_cli.build.pack import pack
 from randes_cli.files.lora.stored_names import StoredNames
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
-from randes_cli.specs import RunOptions, TaskInput
+from randes_cli.specs import PackOptions, RunOptions, TaskInput
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -156,6 +156,19 @@ def test_a_part_that_lies_elsewhere_as_a_whole_is_found_there() -> None:
     found = StoredNames(base, wanted)
     assert [found.find(name) for name in wanted] == base
     assert found.inside("model.text.layers.0.attn") == "text.layers.0.attn"
+
+
+def test_adapters_of_renamed_experts_may_stay_adapters(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mixtral()
+    model.save_pretrained(tmp_path / "base")
+    options: dict[str, Any] = {"target_modules": ["q_proj"], "target_parameters": EXPERTS[1:]}
+    get_peft_model(model, LoraConfig(r=4, **options)).save_pretrained(tmp_path / "adapter")
+    adapter = TaskInput("a", str(tmp_path / "adapter"))
+    report = pack(
+        str(tmp_path / "base"), [adapter], tmp_path / "m.randes", PackOptions(adapters=True)
+    )
+    assert report.adapters == "kept"
 
 
 @pytest.mark.parametrize(

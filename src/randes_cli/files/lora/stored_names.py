@@ -158,6 +158,10 @@ class StoredNames:
         for theirs, ours in self._prefixes:
             if module.startswith(theirs):
                 return ours + module[len(theirs) :]
+        for form, stored in self._stored.items():  # of experts, which lie apart in the file
+            rest = form[len(module) :]
+            if form.startswith(f"{module}.") and stored.endswith(rest):
+                return stored.removesuffix(rest)
         return module
 
     def _add_groups(self, wanted: Sequence[str]) -> None:
