@@ -78,7 +78,8 @@ def exact_roles(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
 
 
 def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
-    parts = tensor.name.lower().rsplit(".", 2)
+    name = tensor.name.lower().replace("/", ".")  # a component is a module, too
+    parts = name.rsplit(".", 2)
     leaf = parts[-1]
     if leaf in ("weight_g", "original0"):  # lengths of rows or columns; the directions are weights
         return NORM if sum(size > 1 for size in tensor.shape) <= 1 else None
@@ -87,7 +88,7 @@ def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
     if leaf in ("weight", "bias"):  # nearly all names
         return CONSTANT if _of_frozen_norm(tensor.name, names) else None
     found = _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
-    return found or (STATISTICS if _of_data(tensor.name.lower()) else None)
+    return found or (STATISTICS if _of_data(name) else None)
 
 
 def _of_data(name: str) -> bool:
