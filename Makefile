@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint docs torture bench bench-quality clean
 
-$(READY): pyproject.toml $(wildcard src/randes_cli/core/*.[ch])
+$(READY): pyproject.toml $(wildcard src/randes_cli/core/compiled/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable ".[dev]"

@@ -8,8 +8,8 @@ import torch
 from gpu_data import group, weights
 from gpu_figures import BITS, note, swap_name, timed
 
+from randes_cli.core.compiled.run import SIGNS
 from randes_cli.core.convert import LARGEST
-from randes_cli.core.fused_run import SIGNS
 from randes_cli.core.signs import many_signs
 from randes_cli.live import kernels
 from randes_cli.live.codes import unpack

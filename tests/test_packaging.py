@@ -20,7 +20,7 @@ from tests.checkpoints import Packer, perturbed, random_state
 ROOT = Path(__file__).parents[1]
 SHAPES = {"layers.0.weight": (96, 64), "layers.1.weight": (96, 64), "norm.weight": (64,)}
 BUILD = "from setuptools import build_meta as b; b.build_wheel('out'); b.build_sdist('out')"
-COMPILED = "from randes_cli.core.fused_kernel import available; print(available())"
+COMPILED = "from randes_cli.core.compiled.kernel import available; print(available())"
 
 
 def have_compiler() -> bool:
@@ -80,7 +80,7 @@ def test_one_wheel_serves_every_python_of_a_platform(built: Path) -> None:
     assert not any(name.endswith(".c") for name in names)
     if have_compiler():
         assert "-cp310-abi3-" in wheel.name
-        assert any(name.startswith("randes_cli/core/_fused.abi3") for name in names)
+        assert any(name.startswith("randes_cli/core/compiled/_fused.abi3") for name in names)
 
 
 def test_the_version_stands_in_one_place(built: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_version_stands_in_one_place(built: Path) -> None:
     assert wheel.name.startswith(f"randes_cli-{randes_cli.__version__}-")
     assert sdist.name == f"randes_cli-{randes_cli.__version__}.tar.gz"
     with tarfile.open(sdist) as packed:
-        assert any(name.endswith("core/fused.c") for name in packed.getnames())
+        assert any(name.endswith("core/compiled/fused.c") for name in packed.getnames())
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])

@@ -14,7 +14,7 @@ from kinds import ENDS
 from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.core.quality import noise_of
+from randes_cli.core.prediction.quality import noise_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths, stored_lengths

@@ -13,9 +13,9 @@ import plots
 import prototypes
 from results import PICTURES, Results, Row, percent, picture, table, with_spread
 
-from randes_cli.core.quality import FAMILIES, family_kept
-from randes_cli.core.quality import Noise as Told
-from randes_cli.core.stats import default_coefficient
+from randes_cli.core.prediction.cosines import default_coefficient
+from randes_cli.core.prediction.quality import FAMILIES, family_kept
+from randes_cli.core.prediction.quality import Noise as Told
 
 
 def short_name(row: Row) -> str:

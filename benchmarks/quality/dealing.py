@@ -24,9 +24,9 @@ from methods import Models
 from run import beds
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, pack
-from randes_cli.core.cut import Cut
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.quality import FAMILIES, family_kept, noise_of
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.lengths import Lengths
+from randes_cli.core.prediction.quality import FAMILIES, family_kept, noise_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import seal_matrix, sealable, superposable
 from randes_cli.stats.lengths import bank_lengths, stored_lengths

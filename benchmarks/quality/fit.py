@@ -4,7 +4,7 @@
 
 reads `docs/results/quality.json` (with `--gather` made anew from the cells in the cache and from
 `earlier.csv`), fits, prints measured beside predicted, and writes the coefficients into
-`src/randes_cli/core/quality.py`.
+`src/randes_cli/core/prediction/quality.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core import quality
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.quality import Family, Noise
+from randes_cli.core.prediction import quality
+from randes_cli.core.prediction.quality import Family, Noise
 
 if TYPE_CHECKING:
     from measure import Cell
@@ -179,7 +179,7 @@ def read() -> list[Point]:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The coefficients of `core/quality.py`, rounded as they are written there."""
+    """The coefficients of `core/prediction/quality.py`, rounded as they are written there."""
 
     power: float
     dropped: float
@@ -197,7 +197,7 @@ class Fitted:
 def _told(
     points: Sequence[Point], power: float, dropped: float, worse: float, noise: F64, following: F64
 ) -> F64:
-    """The formula of `core/quality.py`, below 0 as well."""
+    """The formula of `core/prediction/quality.py`, below 0 as well."""
     others, lost, rounding, follows, told = (
         np.array([getattr(point, key) for point in points])
         for key in ("others", "dropped", "rounding", "following", "coefficient")

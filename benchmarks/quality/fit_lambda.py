@@ -10,7 +10,7 @@ rules
 to banks that keep half of their gain at some λ, cos being the predicted cosine of a task (1/cos² is
 the number of like tasks in its group), and prints what each gives away beside the best λ of each
 bank, also in families that it was not fitted to. The product's rule is that of p = ½, a multiple of
-the cosine; its n is `MOST_NOISE` of `src/randes_cli/core/stats.py`, which this writes.
+the cosine; its n is `MOST_NOISE` of `src/randes_cli/core/prediction/cosines.py`, which this writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from statistics import mean
 
 import numpy as np
 
-from randes_cli.core import stats
+from randes_cli.core.prediction import cosines as stats
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "docs" / "results" / "lambda.json"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from fit import F64, Point, read
 
-from randes_cli.core.quality import FAMILIES, Family, family_kept
+from randes_cli.core.prediction.quality import FAMILIES, Family, family_kept
 
 RULES: Mapping[str, Callable[[F64], float]] = {
     "mean": lambda found: float(found.mean()),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from randes_cli.core.verdict import FAR, FAR_OUT
+from randes_cli.core.prediction.verdict import FAR, FAR_OUT
 from tests.cli.conftest import Result
 
 SAID = "no model with so long a delta was measured"

@@ -103,7 +103,7 @@ COMMANDS = {
 #: What else one of them has no use for.
 IDLE = {
     "ops.verify": {"rich.text", "randes_cli.ops.measure", "randes_cli.read.retrieve"},
-    "ops.describe": {"hashlib", "randes_cli.core.fused_run", "randes_cli.core.fused_back"},
+    "ops.describe": {"hashlib", "randes_cli.core.compiled.run", "randes_cli.core.compiled.back"},
     "build.seal.seal": {"hashlib", "randes_cli.build.draft"},
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from randes_cli.core.fused_kernel import processor
+from randes_cli.core.compiled.kernel import processor
 
 
 @pytest.fixture(params=[1, 3, 4])

@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from randes_cli.core.compiled.kernel import FusedKernel, available
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.energy import Energy
-from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import (
     Added,
     Kernel,

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../src/randes_cli/core/cut.h"
-#include "../../src/randes_cli/core/digest.h"
+#include "../../src/randes_cli/core/compiled/cut.h"
+#include "../../src/randes_cli/core/compiled/digest.h"
 
 enum { ROWS = 37, COLS = 211, SIZE = ROWS * COLS };
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core import fused_cut
 from randes_cli.core import seal_passes as both
 from randes_cli.core.agreement import part_of
 from randes_cli.core.codes import fit_scales, inverse_scales, packed_bytes
-from randes_cli.core.fused_kernel import available
+from randes_cli.core.compiled import cut as fused_cut
+from randes_cli.core.compiled.kernel import available
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.seal_passes import Scales, Units
 

@@ -10,10 +10,10 @@ import pytest
 import xxhash
 
 from randes_cli.core.arrays import Raw
+from randes_cli.core.compiled.kernel import FusedKernel, available, digest
+from randes_cli.core.compiled.run import Chunk, Kind, Step, packed
+from randes_cli.core.compiled.sample import Lies, read_deltas
 from randes_cli.core.convert import narrow
-from randes_cli.core.fused_kernel import FusedKernel, available, digest
-from randes_cli.core.fused_run import Chunk, Kind, Step, packed
-from randes_cli.core.fused_sample import Lies, read_deltas
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import ITEM_SIZE, Signs

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from randes_cli.core.fused_kernel import available
-from randes_cli.core.fused_sample import Lies, moments, put_on_grid, read_spreads, signs_of
+from randes_cli.core.compiled.kernel import available
+from randes_cli.core.compiled.sample import Lies, moments, put_on_grid, read_spreads, signs_of
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import Signs
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from randes_cli.core import fused_swap
 from randes_cli.core.arrays import F32, Raw, address
 from randes_cli.core.codes import decode, multiply_scales, packed_bytes
+from randes_cli.core.compiled import swap as fused_swap
+from randes_cli.core.compiled.kernel import available, processor
+from randes_cli.core.compiled.swap import Source, Sum, Swap
 from randes_cli.core.convert import narrow, widen
-from randes_cli.core.fused_kernel import available, processor
-from randes_cli.core.fused_swap import Source, Sum, Swap
 from randes_cli.core.signs import many_signs, sign_bytes
 from randes_cli.specs import ITEM_SIZE, Signs
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.core.fused_kernel import available
+from randes_cli.core.compiled.kernel import available
 from randes_cli.core.kernel import (
     Added,
     NonFinite,

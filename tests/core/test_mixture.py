@@ -7,9 +7,9 @@ import pytest
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.codes import encode
-from randes_cli.core.dealt import dealt_cut
 from randes_cli.core.levels import gain, levels
-from randes_cli.core.mixture import Mixture, Shapes, two_gaussians
+from randes_cli.core.prediction.dealt import dealt_cut
+from randes_cli.core.prediction.mixture import Mixture, Shapes, two_gaussians
 from randes_cli.core.tails import means, tails
 
 ELEMENTS = 2**14

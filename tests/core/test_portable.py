@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from randes_cli.core.library import library
+from randes_cli.core.compiled.library import library
 
 HERE = Path(__file__).parent
-SOURCES = sorted((HERE.parents[1] / "src/randes_cli/core").glob("*.c"))
+SOURCES = sorted((HERE.parents[1] / "src/randes_cli/core/compiled").glob("*.c"))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core import crossing
-from randes_cli.core.crossing import Grams
-from randes_cli.core.cut import Cut
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.prediction import MOST_ERROR, moments, predict, task_cosine
+from randes_cli.core.prediction import crossing
+from randes_cli.core.prediction.crossing import Grams
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.formula import MOST_ERROR, moments, predict, task_cosine
+from randes_cli.core.prediction.lengths import Lengths
 
 
 def lengths(

@@ -7,14 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from randes_cli.core import cut as cuts_of
-from randes_cli.core import quality
 from randes_cli.core.arrays import F64
-from randes_cli.core.cut import Cut
-from randes_cli.core.lengths import Lengths
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of, wanted
-from randes_cli.core.stats import default_coefficient
+from randes_cli.core.prediction import cut as cuts_of
+from randes_cli.core.prediction import quality
+from randes_cli.core.prediction.cosines import default_coefficient
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.lengths import Lengths
+from randes_cli.core.prediction.quality import (
+    Family,
+    Noise,
+    family_kept,
+    kept_of,
+    mean_kept,
+    noise_of,
+    wanted,
+)
 
 TENSORS, TASKS, SIZE = 3, 4, 4000
 

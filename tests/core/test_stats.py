@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core.stats import cosines, default_coefficient, is_lost, rounding_of
+from randes_cli.core.prediction.cosines import cosines, default_coefficient, is_lost, rounding_of
 
 
 def test_cosines_of_a_gram_matrix_equal_those_of_its_vectors() -> None:

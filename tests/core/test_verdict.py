@@ -12,7 +12,7 @@ from statistics import fmean
 import pytest
 
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.verdict import (
+from randes_cli.core.prediction.verdict import (
     BANDS,
     FAR,
     FAR_OUT,

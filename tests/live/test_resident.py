@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import randes_cli
 from randes_cli import Bank, PackOptions, Pool, TaskInput, Transform, pack
-from randes_cli.core.fused_kernel import processor
+from randes_cli.core.compiled.kernel import processor
 from randes_cli.errors import BankDamaged
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Rest

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from randes_cli.build.pack import pack
 from randes_cli.cli.main import run
-from randes_cli.core.verdict import sentences
+from randes_cli.core.prediction.verdict import sentences
 from randes_cli.errors import HubError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.card import model_card

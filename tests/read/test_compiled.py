@@ -11,7 +11,7 @@ import torch
 
 from randes_cli import PackOptions, Transform, errors, pack, seal
 from randes_cli.core.arrays import Raw
-from randes_cli.core.fused_kernel import FusedKernel, available
+from randes_cli.core.compiled.kernel import FusedKernel, available
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.core.signs import SignWindow
 from randes_cli.files.bank.file import BankFile

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from randes_cli import BankDamaged, PackOptions, RunOptions, UnpackOptions, pack, unpack
-from randes_cli.core.fused_back import Backer
-from randes_cli.core.fused_kernel import available
+from randes_cli.core.compiled.back import Backer
+from randes_cli.core.compiled.kernel import available
 from randes_cli.files.sources import open_bank
 
 _SIZES = [2, 3, 5, 8, 9, 16, 17, 60, 61, 64, 65, 120, 121, 128, 129, 241]

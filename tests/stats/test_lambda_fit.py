@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from randes_cli.core.stats import MOST_NOISE, default_coefficient
+from randes_cli.core.prediction.cosines import MOST_NOISE, default_coefficient
 from tests import scripts
 
 

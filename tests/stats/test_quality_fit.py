@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from randes_cli.core import quality
+from randes_cli.core.prediction import quality
 from tests import scripts
 
 

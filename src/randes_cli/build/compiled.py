@@ -16,8 +16,8 @@ from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.steps import Step as Grid
 from randes_cli.build.tally import Owner
 from randes_cli.core.arrays import Array, address
+from randes_cli.core.compiled.run import Chunk, Kind, Step, packed
 from randes_cli.core.energy import Energy
-from randes_cli.core.fused_run import Chunk, Kind, Step, packed
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.disk import OutputFile

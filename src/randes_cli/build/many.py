@@ -20,7 +20,7 @@ from randes_cli.build.tally import ManySums, Owner
 from randes_cli.build.together import Many
 from randes_cli.core.arrays import I64, Array, Bools, Raw, address
 from randes_cli.core.columns import Columns, some_columns
-from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
+from randes_cli.core.compiled.run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.signs import random_joined
 from randes_cli.files.bank.keys import base_key, sum_key

@@ -26,7 +26,7 @@ from randes_cli.workers import no_progress
 
 
 class Measured(NamedTuple):
-    """Lengths of new deltas, see `core.prediction.Lengths`.
+    """Lengths of new deltas, see `core.prediction.lengths.Lengths`.
 
     Attributes:
         norms: ‖Δ‖², tensors × T.

@@ -13,9 +13,9 @@ from randes_cli.build.records import task_summary
 from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.quality import Kept, mean_kept, noise_of
-from randes_cli.core.verdict import hedged
+from randes_cli.core.prediction.lengths import Lengths
+from randes_cli.core.prediction.quality import Kept, mean_kept, noise_of
+from randes_cli.core.prediction.verdict import hedged
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far

@@ -115,7 +115,7 @@ def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
 
 
 def _print_report(found: Inspection, task: str | None, *, measured: bool) -> None:
-    from randes_cli.core.verdict import sentences
+    from randes_cli.core.prediction.verdict import sentences
 
     report = found.report
     print_json(

@@ -19,8 +19,8 @@ from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 if TYPE_CHECKING:
-    from randes_cli.core.fused_back import Backer
-    from randes_cli.core.fused_run import Runner
+    from randes_cli.core.compiled.back import Backer
+    from randes_cli.core.compiled.run import Runner
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
 SPARE = 16

@@ -15,7 +15,7 @@ THREAD_MEMORY = 48 * 2**20
 
 def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
     """A kernel with buffers for strips of `elements` of up to `layers` layers."""
-    from randes_cli.core.fused_kernel import FusedKernel, available
+    from randes_cli.core.compiled.kernel import FusedKernel, available
 
     if device in ("auto", "cpu"):  # measured with an H200: docs/performance.md
         return (FusedKernel if available() else NumpyKernel)(elements, layers)

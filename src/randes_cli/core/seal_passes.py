@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core import fused_cut
 from randes_cli.core.agreement import Agreement, part_of
 from randes_cli.core.arrays import F16, F32, I64, Raw
 from randes_cli.core.codes import (
@@ -19,6 +18,7 @@ from randes_cli.core.codes import (
     multiply_scales,
     pack_codes,
 )
+from randes_cli.core.compiled import cut as fused_cut
 from randes_cli.core.levels import levels
 from randes_cli.core.share import Share
 

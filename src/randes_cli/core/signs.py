@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F32, I64, Raw, address
-from randes_cli.core.library import library
+from randes_cli.core.compiled.library import library
 from randes_cli.specs import Signs
 
 #: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.

@@ -7,7 +7,7 @@ from math import pi
 import numpy as np
 
 from randes_cli.core.arrays import F64
-from randes_cli.core.fused_sample import moments
+from randes_cli.core.compiled.sample import moments
 
 #: Bits of the largest magnitude, of 2^18, whose fourth powers are summed: 2^62 with 2^14 of them.
 _COARSE = 6

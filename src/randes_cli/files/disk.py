@@ -55,7 +55,8 @@ def read_beginning(path: Path, most: int) -> bytes:
 #: Bytes after which what was written is sent on its way to the disk.
 _SEND_EVERY = 2**24
 _SYNC_FILE_RANGE_WRITE = 2
-#: Bytes of a file that are written at once, from a multiple of as many on: as in core/chunk.h.
+#: Bytes of a file that are written at once, from a multiple of as many on: as in
+#: core/compiled/chunk.h.
 TOGETHER = 2**16
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.core.fused_swap import known
+from randes_cli.core.compiled.swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from randes_cli.api import Bank
+from randes_cli.core.compiled.run import SIGNS
+from randes_cli.core.compiled.swap import Source, Sum, known
 from randes_cli.core.convert import BEYOND, LARGEST
-from randes_cli.core.fused_run import SIGNS
-from randes_cli.core.fused_swap import Source, Sum, known
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.live import blocks

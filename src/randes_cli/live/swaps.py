@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from randes_cli.core.fused_swap import Source, Swap
+from randes_cli.core.compiled.swap import Source, Swap
 from randes_cli.errors import MismatchError
 from randes_cli.live.attaching import Slot
 from randes_cli.live.lazy import Whole

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from randes_cli.core.verdict import WHY, approximate, kept, sentences
+from randes_cli.core.prediction.verdict import WHY, approximate, kept, sentences
 from randes_cli.errors import RandesError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key

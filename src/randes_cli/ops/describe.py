@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.core.arrays import F64
-from randes_cli.core.prediction import Moments
-from randes_cli.core.stats import cosines
-from randes_cli.core.verdict import hedged
+from randes_cli.core.prediction.cosines import cosines
+from randes_cli.core.prediction.formula import Moments
+from randes_cli.core.prediction.verdict import hedged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, own_key
 from randes_cli.files.bank.records import TaskRecord

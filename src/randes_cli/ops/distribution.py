@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.prediction.cosines import cosines
 from randes_cli.core.shuffle import group_by_type
-from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import bank_base
 from randes_cli.files.source import Source

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from randes_cli.build.convert import convert
-from randes_cli.core.verdict import sentences
+from randes_cli.core.prediction.verdict import sentences
 from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shards import is_shard_file, most_bytes, shard_file, shard_folder

@@ -12,7 +12,7 @@ import numpy as np
 
 from randes_cli.cluster import Cluster
 from randes_cli.core.columns import bytes_of
-from randes_cli.core.verdict import approximate
+from randes_cli.core.prediction.verdict import approximate
 from randes_cli.errors import BankDamaged, MismatchError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import (

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from randes_cli.core.arrays import Raw
-from randes_cli.core.fused_back import Back, Came, Codes
-from randes_cli.core.fused_run import Chunk, Place
+from randes_cli.core.compiled.back import Back, Came, Codes
+from randes_cli.core.compiled.run import Chunk, Place
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.base import BankBase

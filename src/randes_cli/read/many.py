@@ -12,8 +12,8 @@ import numpy as np
 
 from randes_cli.core.arrays import I64, Array, Raw, address
 from randes_cli.core.columns import some_columns
-from randes_cli.core.fused_back import BACKS, WANTED
-from randes_cli.core.fused_run import DTYPES, SIGNS
+from randes_cli.core.compiled.back import BACKS, WANTED
+from randes_cli.core.compiled.run import DTYPES, SIGNS
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.signs import random_joined
 from randes_cli.files.bank.keys import base_key, sum_key

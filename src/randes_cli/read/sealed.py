@@ -11,7 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.codes import decode
-from randes_cli.core.fused_back import Codes
+from randes_cli.core.compiled.back import Codes
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import read
 from randes_cli.files.bank.file import BankFile

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from randes_cli.core.quality import mean_kept, noise_of, wanted
+from randes_cli.core.prediction.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, sum_key, sum_keys

@@ -9,7 +9,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.columns import columns
-from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction.lengths import Lengths
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, ROUNDED, cut_key
 from randes_cli.files.bank.manifest import Manifest

@@ -11,10 +11,10 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.columns import columns
-from randes_cli.core.crossing import Grams
-from randes_cli.core.prediction import Moments, predict
+from randes_cli.core.prediction.cosines import cosines
+from randes_cli.core.prediction.crossing import Grams
+from randes_cli.core.prediction.formula import Moments, predict
 from randes_cli.core.shuffle import layer_numbers, layer_types
-from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import superposable
 from randes_cli.stats.grams import Summing

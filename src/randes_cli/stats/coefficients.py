@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from randes_cli.core.cut import Cut
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.prediction import moments, task_cosine
-from randes_cli.core.stats import default_coefficient
+from randes_cli.core.prediction.cosines import default_coefficient
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.formula import moments, task_cosine
+from randes_cli.core.prediction.lengths import Lengths
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from randes_cli.core.quality import Kept
+from randes_cli.core.prediction.quality import Kept
 from randes_cli.reports import Alternative
 from randes_cli.stats.outline import Outline
 

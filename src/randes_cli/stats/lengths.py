@@ -10,8 +10,8 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.columns import columns
-from randes_cli.core.cut import Cut
-from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.lengths import Lengths
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.bank.manifest import Manifest

@@ -11,13 +11,13 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.columns import columns
-from randes_cli.core.cut import Cut
-from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.mixture import Shapes
-from randes_cli.core.quality import mean_kept, noise_of, noise_of_each
-from randes_cli.core.stats import default_coefficient, rounding_of
+from randes_cli.core.prediction.cosines import default_coefficient, rounding_of
+from randes_cli.core.prediction.cut import Cut
+from randes_cli.core.prediction.dealt import DealtCut, dealt_cut
+from randes_cli.core.prediction.lengths import Lengths
+from randes_cli.core.prediction.mixture import Shapes
+from randes_cli.core.prediction.quality import mean_kept, noise_of, noise_of_each
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes

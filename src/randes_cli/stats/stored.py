@@ -9,8 +9,8 @@ from itertools import repeat
 import numpy as np
 
 from randes_cli.core.arrays import I64
-from randes_cli.core.crossing import Grams
-from randes_cli.core.prediction import Prediction, predict
+from randes_cli.core.prediction.crossing import Grams
+from randes_cli.core.prediction.formula import Prediction, predict
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS

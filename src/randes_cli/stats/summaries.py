@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import Bools
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.prediction import Prediction, predict
-from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
-from randes_cli.core.stats import is_lost, near
-from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
+from randes_cli.core.prediction.cosines import is_lost, near
+from randes_cli.core.prediction.formula import Prediction, predict
+from randes_cli.core.prediction.lengths import Lengths
+from randes_cli.core.prediction.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
+from randes_cli.core.prediction.verdict import FAR_OUT, LOST, Verdict, judge
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.reports import TaskSummary

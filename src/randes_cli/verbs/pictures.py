@@ -138,7 +138,7 @@ def _distribution(
 
 def _figure(file: BankFile, kind: str, found: Distribution | None) -> Callable[[], Any]:
     """A function that draws; what it draws has been read."""
-    from randes_cli.core.verdict import sentences
+    from randes_cli.core.prediction.verdict import sentences
     from randes_cli.ops.describe import describe
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from randes_cli.core.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
+from randes_cli.core.prediction.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
 from randes_cli.errors import printable, shell_word
 from randes_cli.ops.describe import BankReport
 from randes_cli.reports import TaskSummary

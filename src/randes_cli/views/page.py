@@ -18,7 +18,7 @@ import numpy as np
 
 from randes_cli import __version__
 from randes_cli.core.arrays import F64
-from randes_cli.core.verdict import approximate
+from randes_cli.core.prediction.verdict import approximate
 from randes_cli.errors import counted, printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution

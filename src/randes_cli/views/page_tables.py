@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from randes_cli.core.verdict import BEYOND, kept, unmeasured
+from randes_cli.core.prediction.verdict import BEYOND, kept, unmeasured
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.stats.breakdown import GroupRow

@@ -22,7 +22,7 @@ from randes_cli.build.samples.small import (
 from randes_cli.build.samples.stand_ins import followers
 from randes_cli.core.arrays import F32, F64, I64, firsts
 from randes_cli.core.columns import Columns
-from randes_cli.core.fused_sample import signs_of
+from randes_cli.core.compiled.sample import signs_of
 from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError

@@ -15,7 +15,7 @@ import numpy as np
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, I64, Array, Bools
 from randes_cli.core.columns import Some
-from randes_cli.core.fused_sample import put_on_grid
+from randes_cli.core.compiled.sample import put_on_grid
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source

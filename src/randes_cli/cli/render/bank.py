@@ -29,7 +29,7 @@ from randes_cli.cli.render.rows import (
     task_order,
 )
 from randes_cli.cli.render.verdict import expected_lines, told_lost, verdict_lines
-from randes_cli.core.verdict import by_word
+from randes_cli.core.prediction.verdict import by_word
 from randes_cli.errors import counted, printable
 from randes_cli.stats.room import room_words
 from randes_cli.views.text import PLACES, human, times

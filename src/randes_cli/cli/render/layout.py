@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from randes_cli.core.verdict import ALL, MOST, MUCH, NEARLY_ALL, Verdict, judge
+from randes_cli.core.prediction.verdict import ALL, MOST, MUCH, NEARLY_ALL, Verdict, judge
 from randes_cli.errors import printable
 
 #: Colours that stay apart for colour-blind eyes (Okabe and Ito), on dark and light grounds.

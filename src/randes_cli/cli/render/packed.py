@@ -10,7 +10,7 @@ from randes_cli.cli.render.layout import shorten
 from randes_cli.cli.render.rows import choice_table, task_lines, worst_first
 from randes_cli.cli.render.verdict import verdict_lines, warning_lines
 from randes_cli.cli.talk import Talk
-from randes_cli.core.verdict import sentences
+from randes_cli.core.prediction.verdict import sentences
 from randes_cli.errors import counted, first_of, some_of
 from randes_cli.reports import EditReport, PackReport
 from randes_cli.stats.room import room_words

@@ -17,7 +17,7 @@ from randes_cli.cli.render.layout import (
     table,
     verdict_style,
 )
-from randes_cli.core.verdict import BEYOND, by_word, kept, unmeasured
+from randes_cli.core.prediction.verdict import BEYOND, by_word, kept, unmeasured
 from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import decimal, human
 

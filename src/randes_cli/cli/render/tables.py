@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from randes_cli.cli.render.layout import Column, shorten, table
-from randes_cli.core.verdict import kept
+from randes_cli.core.prediction.verdict import kept
 from randes_cli.errors import counted, printable
 from randes_cli.views.text import decimal
 

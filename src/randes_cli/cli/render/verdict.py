@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from randes_cli.cli.render.layout import GOOD, POOR, in_lines, verdict_style
-from randes_cli.core.verdict import MOST, WHY, approximate, by_word, expectation, share
+from randes_cli.core.prediction.verdict import MOST, WHY, approximate, by_word, expectation, share
 from randes_cli.errors import counted
 
 if TYPE_CHECKING:

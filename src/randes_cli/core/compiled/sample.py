@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from randes_cli.core.arrays import F32, F64, address
-from randes_cli.core.fused_run import DTYPES, NOWHERE, SIGNS, Place, named
-from randes_cli.core.library import library
+from randes_cli.core.compiled.library import library
+from randes_cli.core.compiled.run import DTYPES, NOWHERE, SIGNS, Place, named
 from randes_cli.specs import Signs
 
 #: (first element, elements) of each run.

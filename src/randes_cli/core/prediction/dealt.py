@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64
-from randes_cli.core.mixture import Mixture, Shapes
+from randes_cli.core.prediction.mixture import Mixture, Shapes
 
 
 class DealtCut(NamedTuple):

@@ -1,5 +1,5 @@
 /* One chunk of one task's tensor on its way out of a bank, as a run of strips: base and sum are read
- * and digested, added, and written here; see fused_back.py. */
+ * and digested, added, and written here; see back.py. */
 
 #ifdef _WIN32
 #include "fused.h"

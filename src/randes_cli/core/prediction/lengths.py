@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
-from randes_cli.core.cut import Cut
+from randes_cli.core.prediction.cut import Cut
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64, parts
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.mixture import Mixture, Shapes
+from randes_cli.core.prediction.mixture import Mixture, Shapes
 
 #: Numbers of deltas that are looked at together.
 _ROOM = 2**16

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F32, Array, Bools, Raw, address
-from randes_cli.core.convert import NEVER_BEYOND
-from randes_cli.core.fused_cut import read_with
-from randes_cli.core.fused_run import (
+from randes_cli.core.compiled.cut import read_with
+from randes_cli.core.compiled.run import (
     DTYPES,
     NOWHERE,
     SHORTEST,
@@ -21,6 +20,7 @@ from randes_cli.core.fused_run import (
     named,
     refuse_unwritten,
 )
+from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.specs import ITEM_SIZE
 
 #: Elements that are computed, and written, at once.

@@ -10,7 +10,7 @@ EXPORT void randes_run_many(void) {}
 #include "chunk.h"
 #include "cut.h"
 
-/* As in fused_run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
+/* As in run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
  * integers. ADD: a delta to it. STORE: write the sum. NOTHING: a place that is left out. */
 enum { BASE, BEGIN, ADD, STORE, NOTHING };
 

@@ -7,13 +7,13 @@ import ctypes
 import numpy as np
 
 from randes_cli.core.arrays import Raw, address
+from randes_cli.core.compiled.back import Backer
+from randes_cli.core.compiled.library import library
+from randes_cli.core.compiled.run import DTYPES, FOUND, SIGNS, Runner
+from randes_cli.core.compiled.sample import SignBits
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
-from randes_cli.core.fused_back import Backer
-from randes_cli.core.fused_run import DTYPES, FOUND, SIGNS, Runner
-from randes_cli.core.fused_sample import SignBits
 from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
-from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
 
 _ANY_F32 = 3

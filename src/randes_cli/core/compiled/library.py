@@ -14,7 +14,7 @@ _INTERFACE = 14
 def library() -> ctypes.CDLL | None:
     """The compiled passes; None where the package was built without a compiler, or before an
     update that only replaced its Python files."""
-    found = find_spec("randes_cli.core._fused")
+    found = find_spec("randes_cli.core.compiled._fused")
     if found is None or found.origin is None:
         return None
     try:

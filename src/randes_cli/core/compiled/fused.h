@@ -47,7 +47,7 @@
  * from now on where it is not 0. */
 EXPORT int randes_processor(int most);
 
-/* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
+/* As in kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
 enum { INTERFACE = 14 };
 enum { F32, BF16, F16, ANY_F32, ANY_BF16 };

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, parts
-from randes_cli.core.lengths import Lengths
-from randes_cli.core.stats import MOST_NOISE, is_lost, near
+from randes_cli.core.prediction.cosines import MOST_NOISE, is_lost, near
+from randes_cli.core.prediction.lengths import Lengths
 
 #: Numbers of deltas that are looked at together.
 _ROOM = 2**17

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, firsts
-from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction.lengths import Lengths
 
 #: Numbers of Gram matrices that are looked at together.
 _ROOM = 2**18

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
-from randes_cli.core.crossing import Grams, crossed
-from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction.crossing import Grams, crossed
+from randes_cli.core.prediction.lengths import Lengths
 
 #: The largest relative error that is told: of a delta whose very length is below every grid.
 MOST_ERROR = 1e9

@@ -11,8 +11,8 @@ import numpy as np
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, I64, Array, Raw, address
 from randes_cli.core.codes import fine, limits_of
+from randes_cli.core.compiled.library import library
 from randes_cli.core.levels import levels
-from randes_cli.core.library import library
 
 
 class _Piece(ctypes.Structure):

@@ -1,4 +1,4 @@
-/* Tensors of a task whose base and sum lie in memory as the bank stores them: see fused_swap.py. */
+/* Tensors of a task whose base and sum lie in memory as the bank stores them: see swap.py. */
 
 #include "cut.h"
 #include "fused.h"

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F32, Array
+from randes_cli.core.compiled.cut import read_with
+from randes_cli.core.compiled.library import library
+from randes_cli.core.compiled.run import DTYPES, SIGNS
 from randes_cli.core.convert import NEVER_BEYOND
-from randes_cli.core.fused_cut import read_with
-from randes_cli.core.fused_run import DTYPES, SIGNS
-from randes_cli.core.library import library
 from randes_cli.specs import ITEM_SIZE, Signs
 
 #: As in fused.h, where no value is beyond the dtype's range.
