@@ -8,8 +8,8 @@ steps are checked to be near plain torch, swaps to have the bits of torch's oper
 from a bank to answer as they should, and kernels are compiled. Then each thing is timed alone:
 swaps beside a copy of the base; steps of 16 and 64 rows of different tasks, at several bits, in one
 group and in eight, beside one model; forms and orders that products may have, and what the tables
-of `live/forms.py` should say by them (`gpu_forms.py`, `gpu_advice.py`); `Pool` and `attach` as
-Python runs them; and prefill. All as CUDA graphs but for what Python runs. `--command` times
+of `live/kernels/forms.py` should say by them (`gpu_forms.py`, `gpu_advice.py`); `Pool` and `attach`
+as Python runs them; and prefill. All as CUDA graphs but for what Python runs. `--command` times
 `pack`, `unpack` and `load_into` by ``--device cpu`` and ``cuda``; files must be equal.
 
 Each part is a process of its own: one that fails, or outlasts its time, is told, and others run.
@@ -62,7 +62,7 @@ def run_part(part: str, device: str, layers: int) -> None:
     import gpu_steps
     import gpu_swaps
 
-    from randes_cli.live import stack
+    from randes_cli.live.weights import stack
 
     if device != "cuda":
         stack.kernels_for = lambda device: True

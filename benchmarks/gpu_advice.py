@@ -1,4 +1,4 @@
-"""What the tables of `live/forms.py` should say by what `gpu_forms.py` has timed."""
+"""What the tables of `live/kernels/forms.py` should say by what `gpu_forms.py` has timed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf, nan
 
 from gpu_figures import step_name
 
-from randes_cli.live.forms import Form, Order, base_form, code_form, shape_kind
+from randes_cli.live.kernels.forms import Form, Order, base_form, code_form, shape_kind
 
 #: Forms of W₀ and of codes, and an order.
 Taken = tuple[Form, Form, Order]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from randes_cli.live import stack
-from randes_cli.live.group import Group
-from randes_cli.live.held import Held
+from randes_cli.live.weights import stack
+from randes_cli.live.weights.group import Group
+from randes_cli.live.weights.held import Held
 
 LLAMA = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
 #: For a rehearsal.

@@ -12,10 +12,10 @@ from gpu_data import inputs, shapes, stacks, weights
 from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.live import kernels
-from randes_cli.live.forms import Form, Order, base_form, code_form, shape_kind
-from randes_cli.live.selection import Selection, Slots
-from randes_cli.live.stack import Stack
+from randes_cli.live.batch.selection import Selection, Slots
+from randes_cli.live.kernels import launch as kernels
+from randes_cli.live.kernels.forms import Form, Order, base_form, code_form, shape_kind
+from randes_cli.live.weights.stack import Stack
 
 #: Rows, bits, groups, which share of the elements a group has, and the goal beside one model.
 SHAPES = (

@@ -11,9 +11,9 @@ from gpu_data import group, inputs, plain, stacks, weights
 from gpu_figures import FORMS, ROWS, note, step_name, timed, traffic
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.live.group import Group
-from randes_cli.live.held import made_dense
-from randes_cli.live.selection import Selection
+from randes_cli.live.batch.selection import Selection
+from randes_cli.live.weights.group import Group
+from randes_cli.live.weights.held import made_dense
 
 
 def check_steps(device: str, dtype: torch.dtype, bits: int) -> None:

@@ -11,9 +11,9 @@ from gpu_figures import BITS, note, swap_name, timed
 from randes_cli.core.compiled.run import SIGNS
 from randes_cli.core.convert import LARGEST
 from randes_cli.core.signs import many_signs
-from randes_cli.live import kernels
-from randes_cli.live.codes import unpack
-from randes_cli.live.group import Group
+from randes_cli.live.kernels import launch as kernels
+from randes_cli.live.weights.codes import unpack
+from randes_cli.live.weights.group import Group
 from randes_cli.specs import Signs
 
 #: Rows and columns that a program of a swap may take.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from randes_cli.files.recipe.recipe import Recipe as Recipe
     from randes_cli.live.mixed import MixedModel as MixedModel
     from randes_cli.live.mixed import attach as attach
-    from randes_cli.live.pool import Pool as Pool
+    from randes_cli.live.pool.pool import Pool as Pool
     from randes_cli.ops.describe import BankReport as BankReport
     from randes_cli.ops.diff import BankDiff as BankDiff
     from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
@@ -88,7 +88,7 @@ _NAMES = {
     "files.recipe.recipe": "Recipe",
     "files.bank.records": "TaskRecord",
     "live.mixed": "MixedModel attach",
-    "live.pool": "Pool",
+    "live.pool.pool": "Pool",
     "ops.describe": "BankReport",
     "ops.diff": "BankDiff CheckpointDiff",
     "ops.evaluate": "EvaluateReport evaluate",

@@ -1,5 +1,5 @@
-"""`from_bank` for diffusers; see `randes_cli.live.diffusers`."""
+"""`from_bank` for diffusers; see `randes_cli.live.opening.diffusers`."""
 
-from randes_cli.live.diffusers import from_bank
+from randes_cli.live.opening.diffusers import from_bank
 
 __all__ = ["from_bank"]

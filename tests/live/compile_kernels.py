@@ -18,9 +18,11 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime import driver
 
-from randes_cli.live import kernels, triton_kernels, triton_swap
-from randes_cli.live.forms import Order
-from randes_cli.live.selection import Selection
+from randes_cli.live.batch.selection import Selection
+from randes_cli.live.kernels import launch as kernels
+from randes_cli.live.kernels import products as triton_kernels
+from randes_cli.live.kernels import swap as triton_swap
+from randes_cli.live.kernels.forms import Order
 
 #: Bytes of shared memory that a block may have there.
 SHARED = 227 * 1024

@@ -11,7 +11,7 @@ import torch
 import transformers as tf
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.live.selection import Selection
+from randes_cli.live.batch.selection import Selection
 from tests.live.many import alone, assert_near, attached, bank_of, options
 from tests.models import EXPERTS, GROUPED, Made, gpt2, llama, qwen3_moe
 

@@ -42,7 +42,7 @@ def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("timm")
     module.create_model = lambda name, **options: {"net": Net}[name](**options)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "timm", module)
-    for name in ("randes_cli.live.timm", "randes_cli.timm"):
+    for name in ("randes_cli.live.opening.timm", "randes_cli.timm"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 

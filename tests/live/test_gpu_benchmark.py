@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from randes_cli.live import kernels
+from randes_cli.live.kernels import launch as kernels
 from tests.scripts import ROOT
 
 
@@ -45,7 +45,7 @@ def test_it_times_every_part_that_has_kernels_and_keeps_its_figures(
     monkeypatch.setattr(steps, "FORMS", ((2, 1, 1),))
     monkeypatch.setattr(steps, "ROWS", (16,))
     monkeypatch.setattr(swaps, "BITS", (16, 2))
-    monkeypatch.setattr("randes_cli.live.stack.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.weights.stack.kernels_for", lambda device: True)
     monkeypatch.setenv(figures.FILE, str(tmp_path / "figures"))
     bases = import_module("gpu_data").weights([(8, 64)], "cpu", torch.float16)
     steps.time_steps(bases, "cpu", timed)

@@ -9,8 +9,8 @@ import torch
 from randes_cli.core.codes import pack_codes
 from randes_cli.core.levels import levels
 from randes_cli.core.share import Share
-from randes_cli.live.codes import unpack
-from randes_cli.live.held import Held, made_dense
+from randes_cli.live.weights.codes import unpack
+from randes_cli.live.weights.held import Held, made_dense
 from tests.live.many import assert_near
 
 BITS = (1, 2, 3, 4, 8, 16)
@@ -69,7 +69,7 @@ def test_a_product_by_tiles_is_that_of_the_whole(
     every: int, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, wanted = matrix(203, 37, every, 1, bits)
-    monkeypatch.setattr("randes_cli.live.codes._TILE", 600)
+    monkeypatch.setattr("randes_cli.live.weights.codes._TILE", 600)
     x = torch.randn(3, 37)
     assert_near(held.product(x), x @ wanted.T)
     x = torch.randn(3, 203)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from randes_cli.live import blocks, kernels
-from randes_cli.live.forms import Form, base_form, code_form, cut
-from randes_cli.live.selection import Selection
+from randes_cli.live.batch.selection import Selection
+from randes_cli.live.kernels import launch as kernels
+from randes_cli.live.kernels.forms import Form, base_form, code_form, cut
+from randes_cli.live.weights import blocks
 from tests.live.many import (
     ASKED,
     alone,
@@ -108,7 +109,7 @@ def test_a_model_answers_alike_through_the_kernels(
 ) -> None:
     bank = bank_of(llama, tmp_path, options(bits=2, groups=2))
     models, batch = alone(bank), batch_of({"input_ids": torch.zeros(1, 2, dtype=torch.long)})
-    monkeypatch.setattr("randes_cli.live.stack.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.weights.stack.kernels_for", lambda device: True)
     mixed = attached(bank, hold="codes")
     seen: list[int] = []
     before = torch.ops.randes_cli.mixed_linear
@@ -118,7 +119,7 @@ def test_a_model_answers_alike_through_the_kernels(
         found: torch.Tensor = before(x, *more)
         return found
 
-    monkeypatch.setattr("randes_cli.live.stack.mixed_linear", counted)
+    monkeypatch.setattr("randes_cli.live.weights.stack.mixed_linear", counted)
     assert_rows_are_their_tasks(mixed, models, batch)
     rows = batch["input_ids"].numel()
     assert seen and set(seen) == {rows}

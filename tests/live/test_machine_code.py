@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from randes_cli.core.levels import levels
-from randes_cli.live import triton_codes
-from randes_cli.live.machine_code import KNOWN, level_in_lanes, narrowing, text_of
+from randes_cli.live.kernels import codes as triton_codes
+from randes_cli.live.kernels.machine_code import KNOWN, level_in_lanes, narrowing, text_of
 from tests.live.machine import outputs, words
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 import randes_cli
 from randes_cli import Bank, Pool
 from randes_cli.errors import MismatchError
-from randes_cli.live.following import follow
+from randes_cli.live.matching.following import follow
 from tests.live.many import (
     ASKED,
     TASKS,

@@ -31,7 +31,7 @@ def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) ->
     for compiled in (True, False):
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
             if not compiled:
-                patch.setattr("randes_cli.live.pool.known", lambda dtype: False)
+                patch.setattr("randes_cli.live.pool.pool.known", lambda dtype: False)
             for parameter in model.parameters():
                 parameter.zero_()
             with Pool(bank, model, resident=True) as pool:
@@ -111,9 +111,9 @@ def small() -> Made:
 
 def take_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Swap by kernels here too."""
-    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
-    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
-    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+    monkeypatch.setattr("randes_cli.live.pool.resident.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.pool.pool.known", lambda dtype: False)
+    monkeypatch.setattr("randes_cli.live.pool.pool.thread_count", lambda given: 1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_the_kernel_writes_the_same_bits(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from randes_cli.live import kernels
+    from randes_cli.live.kernels import launch as kernels
 
     bank = bank_of(small, tmp_path, options(transform, bits=bits), dtype)
     seen: list[int] = []

@@ -10,16 +10,16 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.adapters import plain_modules, plain_state, unwrapped
-from randes_cli.live.grouping import block_of
-from randes_cli.live.held import Held
-from randes_cli.live.inside import shapes_inside
 from randes_cli.live.lazy import Whole
-from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.names import parameter_parts
-from randes_cli.live.parts import Part, Parts
-from randes_cli.live.unfit import refuse_packed
-from randes_cli.live.weight import MOST_TABLE, Weight
+from randes_cli.live.matching.adapters import plain_modules, plain_state, unwrapped
+from randes_cli.live.matching.inside import shapes_inside
+from randes_cli.live.matching.names import parameter_parts
+from randes_cli.live.matching.unfit import refuse_packed
+from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.weights.grouping import block_of
+from randes_cli.live.weights.held import Held
+from randes_cli.live.weights.parts import Part, Parts
+from randes_cli.live.weights.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
 from randes_cli.specs import TensorInfo
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.batch_rows import watch_rows
-from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.rows import Rows
-from randes_cli.live.selection import Current
+from randes_cli.live.batch.rows import watch_rows
+from randes_cli.live.batch.selection import Current
+from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.parameters.rows import Rows
 
 
 def guard(model: nn.Module, current: Current) -> Callable[[], None]:

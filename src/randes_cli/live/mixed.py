@@ -16,22 +16,22 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
-from randes_cli.live.batching import Batching
-from randes_cli.live.features import Features
+from randes_cli.live.batch.order import kept_order
+from randes_cli.live.batch.selection import Current, Selection
+from randes_cli.live.batch.turned import Turning
 from randes_cli.live.guard import guard
-from randes_cli.live.kept import kept_tokens
+from randes_cli.live.inputs.continuous import Batching
+from randes_cli.live.inputs.features import Features
+from randes_cli.live.inputs.kept import kept_tokens
+from randes_cli.live.layers.operations import mixed_parameter
+from randes_cli.live.layers.special import by_task, special_layers
+from randes_cli.live.layers.time_first import refuse_known
 from randes_cli.live.lazy import opened
-from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.operations import mixed_parameter
-from randes_cli.live.order import kept_order
-from randes_cli.live.pooled import refuse_pooled
-from randes_cli.live.selection import Current, Selection
-from randes_cli.live.special import by_task, special_layers
+from randes_cli.live.matching.tied import untied
+from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.pool.pooled import refuse_pooled
 from randes_cli.live.standing import Standing
-from randes_cli.live.tied import untied
-from randes_cli.live.time_first import refuse_known
-from randes_cli.live.turned import Turning
-from randes_cli.live.weight import Weight
+from randes_cli.live.weights.weight import Weight
 
 #: What PEFT calls rows without an adapter.
 _BASE = "__base__"

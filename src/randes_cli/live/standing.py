@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from randes_cli.errors import UsageError
-from randes_cli.live.adapters import plain_modules, unwrapped
 from randes_cli.live.attaching import Slot, holds
-from randes_cli.live.links import Links
-from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.swaps import versions
+from randes_cli.live.matching.adapters import plain_modules, unwrapped
+from randes_cli.live.matching.links import Links
+from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.pool.swaps import versions
 
 
 class Standing:

@@ -19,8 +19,8 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest
-from randes_cli.live import transformers as live
 from randes_cli.live.mixed import attach
+from randes_cli.live.opening import transformers as live
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
 from randes_cli.server.encoding import Encoding
@@ -236,7 +236,7 @@ class _Maker:
     def _built(self, task: str | None, nature: Nature) -> Any:
         options = {"dtype": getattr(torch, self.opening.dtype)} if self.opening.dtype else {}
         if nature.sentence:
-            from randes_cli.live import sentence_transformers as sentences
+            from randes_cli.live.opening import sentence_transformers as sentences
 
             made = sentences.from_bank(
                 self.bank, task, device=self.opening.device, model_kwargs=options

@@ -95,7 +95,7 @@ def _key(bank: Bank, task: str | None) -> str:
 
 
 def _sentence(bank: Bank, task: str | None, device: str) -> Reader:
-    from randes_cli.live import sentence_transformers as sentences
+    from randes_cli.live.opening import sentence_transformers as sentences
 
     with small_files(bank, task):
         model = sentences.from_bank(bank, task, device=device).eval()

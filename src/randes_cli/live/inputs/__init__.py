@@ -1,0 +1,1 @@
+"""What a batch may have beside plain rows: pictures, few wanted answers, packed requests."""

@@ -1,0 +1,1 @@
+"""Which tensors of a bank belong to which parameters of a model."""

@@ -1,0 +1,1 @@
+"""`Pool`: one model in memory that becomes one task after another."""

@@ -1,0 +1,143 @@
+"""Swaps on a CPU from a bank that lies in memory: compiled code writes all tensors of a task."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from randes_cli.core.compiled.swap import Source, Swap
+from randes_cli.errors import MismatchError
+from randes_cli.live.attaching import Slot
+from randes_cli.live.lazy import Whole
+from randes_cli.live.pool.resident import Resident
+from randes_cli.live.weights.parts import Part, Parts
+
+Job = tuple[Slot, Parts]
+
+
+class _Made(NamedTuple):
+    """What is ready of a task.
+
+    Attributes:
+        forms: where its parameters lie, and how.
+        to: where its tensors are written to, those of `swap`.
+        left: the jobs that it does not do.
+    """
+
+    jobs: Sequence[Job]
+    forms: list[tuple[Any, ...]]
+    to: list[int]
+    left: list[Job]
+    swap: Swap
+
+
+class Swaps:
+    """What compiled code writes of each task; the rest is for who asks."""
+
+    def __init__(self, resident: Resident, *, threads: int) -> None:
+        self._resident, self._threads = resident, threads
+        self._made: dict[str, _Made] = {}
+
+    def write(
+        self, task: str, whole: Whole, jobs: Sequence[Job], check: Callable[[], None]
+    ) -> list[Job]:
+        """Write the parameters that can be, and return the others. Raises BankDamaged."""
+        made, forms = self._made.get(task), [_form(slot.tensor) for slot, _ in jobs]
+        if made is None or made.jobs is not jobs or made.forms != forms:
+            made = self._made[task] = self._make(whole, jobs, forms, check)
+        helpers = _helpers(max(1, self._threads - 1), os.getpid())
+        made.swap.write(made.to, threads=self._threads, helpers=helpers)
+        return list(made.left)
+
+    def _make(
+        self,
+        whole: Whole,
+        jobs: Sequence[Job],
+        forms: list[tuple[Any, ...]],
+        check: Callable[[], None],
+    ) -> _Made:
+        places = [_places(whole, *job) for job in jobs]
+
+        def sources(number: int) -> list[Source] | None:
+            check()
+            if not places[number]:
+                return None
+            parts = jobs[number][1]
+            rows = [part.rows if isinstance(part.rows, range) else None for part in parts]
+            found = [
+                self._resident.source(whole, p.name, r) for p, r in zip(parts, rows, strict=True)
+            ]
+            return [source for source in found if source] if all(found) else None
+
+        with ThreadPoolExecutor(self._threads) as threads:
+            found = list(threads.map(sources, range(len(jobs))))
+        to = [place for number, made in enumerate(found) if made for place in places[number]]
+        left = [job for job, made in zip(jobs, found, strict=True) if not made]
+        return _Made(jobs, forms, to, left, Swap([s for made in found for s in made or ()]))
+
+
+@lru_cache(maxsize=4)
+def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start and to end them takes a while. A forked process has none."""
+    return ThreadPoolExecutor(threads, "randes-swap")
+
+
+def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _places(whole: Whole, slot: Slot, parts: Parts) -> list[int]:
+    """Where the tensors of a parameter lie in memory as the task has them; else []."""
+    found = [_place(whole, slot.tensor, part) for part in parts]
+    return [place for place in found if place] if all(found) else []
+
+
+def _place(whole: Whole, tensor: torch.Tensor, part: Part) -> int:
+    """0 where a tensor has no place of its very form."""
+    info = whole.retrieval.tensors[part.name]
+    target = tensor.detach()[part.place] if part.place else tensor
+    elements = math.prod(part.shape(info.shape))
+    same = target.dtype == whole.dtype(part.name) and target.numel() == elements
+    if part.turned or not isinstance(part.rows, range | None):
+        return 0
+    if target.device.type != "cpu" or not (same and target.is_contiguous()):
+        return 0
+    return target.data_ptr()
+
+
+def versions(slots: Sequence[Slot]) -> list[tuple[int, int]]:
+    """How often torch wrote to each, and where it lies."""
+    return [(0 if t.is_inference() else t._version, _address(t)) for t in (s.tensor for s in slots)]
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_meta else tensor.data_ptr()
+
+
+def check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
+    if len(parts) == 1 and not parts[0].place:
+        shape = parts[0].shape(whole.retrieval.tensors[parts[0].name].shape)
+        if shape != tuple(slot.tensor.shape):
+            raise MismatchError(
+                f"tensor {parts[0].name!r} of task {task} is {list(shape)}, the model's is "
+                f"{list(slot.tensor.shape)}"
+            )
+
+
+def fill(whole: Whole, slot: Slot, parts: Parts) -> None:
+    """Write one parameter: into its own memory where that has the tensor's form."""
+    target, first = slot.tensor.detach(), parts[0]
+    info = whole.retrieval.tensors[first.name]
+    plain = target.device.type == "cpu" and target.is_contiguous() and first.whole
+    if plain and target.nbytes == info.nbytes and whole.dtype(first.name) == target.dtype:
+        whole.retrieval.write(first.name, target.reshape(-1).view(torch.uint8).numpy())
+        return
+    with torch.no_grad():
+        for part in parts:
+            part.put(whole.read(part.name).to(target.device, target.dtype), target)
