@@ -151,9 +151,7 @@ def gather_lengths(
     for (index, name), chunks in tally.energies.items():
         if index not in columns:
             continue
-        total, step = Energy(), exponent[name]
-        for energy in chunks.values():
-            total = total.plus(energy)
+        total, step = Energy(*map(sum, zip(*chunks.values(), strict=True))), exponent[name]
         row, column = rows[name], columns[index]
         norms[row, column] = total.whole(step)
         rounded[:, row, column] = total.kept(step), total.rounded(step)

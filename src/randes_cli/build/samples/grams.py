@@ -59,20 +59,26 @@ def gram(
     sample = Sample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
     factor, there_is = unit.rows * unit.cols / max(1, sample.elements), np.ones(1, bool)
     for position, name in enumerate(unit.names):
-        here, there = np.zeros((2, tasks, sample.elements))
+        here, there = np.empty((2, tasks, sample.elements))
         scales = np.zeros((2, tasks))
         for who, delta in enumerate(deltas_of(sample, participants, name)):
             participant, moved = participants[who], unit.names[orders[who][position]]
-            if delta is not None:
+            if delta is None:
+                here[who] = 0.0
+            else:
                 scales[0, who] = on_grid(delta[None], there_is, here[who, None])[0]
                 if who >= first:
                     tails[:, position, who] = means(here[who, None], scales[:1, who])[:, 0]
+            units = there[who]
             if moved == name:
-                there[who], scales[1, who] = here[who], scales[0, who]
+                units, scales[1, who] = here[who], scales[0, who]
             elif (other := next(deltas_of(sample, [participant], moved))) is not None:
                 scales[1, who] = on_grid(other[None], there_is, there[who, None])[0]
             if scales[1, who]:
-                there[who] *= signs_on(unit, unit.flips(participant.seed, position), sample.runs)
+                signs = signs_on(unit, unit.flips(participant.seed, position), sample.runs)
+                np.multiply(units, signs, out=there[who])
+            else:
+                there[who] = 0.0
         plain[position] = products(here[None], scales[:1], first)[0]
         met[position] = products(there[None], scales[1:], first)[0]
     return plain * factor, met * factor, tails
