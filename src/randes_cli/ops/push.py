@@ -94,15 +94,8 @@ def push(
     target = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
     with hub_errors(name, name):
         there = api.repo_exists(name)
-    sent = partial(
-        PushReport,
-        repo=name,
-        url=f"{endpoint()}/{name}",
-        file=target,
-        bytes=report.bank_bytes,
-        dry_run=dry_run,
-        new=not there,
-    )
+    sent = partial(PushReport, repo=name, url=f"{endpoint()}/{name}", file=target, new=not there)
+    sent = partial(sent, bytes=report.bank_bytes, dry_run=dry_run)
     if dry_run:
         with hub_errors(name, name):
             api.whoami()
