@@ -154,6 +154,17 @@ def test_what_is_more_than_plain_lora_is_refused_by_name(
         read_merged(tmp_path)
 
 
+def test_a_parameter_of_other_models_of_the_kind_lacks_nothing(tmp_path: Path) -> None:
+    make_adapter(tmp_path, llama, torch.float32, target_modules=["q_proj"])
+    path = tmp_path / "adapter" / "adapter_config.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "target_parameters": ["gate.weight"]}))
+    assert read_merged(tmp_path)
+    path.write_text(json.dumps({**found, "target_parameters": ["k_proj.weight"]}))
+    with pytest.raises(CheckpointError, match=r"target_parameters 'k_proj\.weight'"):
+        read_merged(tmp_path)
+
+
 def test_an_adapter_of_another_base_is_refused_with_the_module(tmp_path: Path) -> None:
     make_adapter(tmp_path, llama, torch.float32, target_modules=["q_proj"])
     save_file({"other.weight": torch.ones(2, 2)}, tmp_path / "base" / "model.safetensors")

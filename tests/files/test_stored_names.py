@@ -23,6 +23,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
 }
 PICTURES: dict[str, Any] = {**SIZES, "image_size": 16, "patch_size": 8}
+ENCODER: dict[str, Any] = {**SIZES, "vocab_size": 96, "pad_token_id": 1}
 WORDS: dict[str, Any] = {**SIZES, "vocab_size": 96, "num_key_value_heads": 2}
 
 
@@ -97,6 +98,18 @@ def paligemma() -> Any:
     return tf.PaliGemmaForConditionalGeneration(config)
 
 
+def gte() -> Any:
+    return tf.GteForSequenceClassification(tf.GteConfig(**ENCODER, num_labels=3))
+
+
+def nomic_bert() -> Any:
+    return tf.NomicBertForMaskedLM(tf.NomicBertConfig(**ENCODER))
+
+
+def jina_v3() -> Any:
+    return tf.JinaEmbeddingsV3ForMaskedLM(tf.JinaEmbeddingsV3Config(**ENCODER, type_vocab_size=1))
+
+
 #: Models whose modules have other names than their weights in files, and what is adapted.
 LINEAR = {"target_modules": "all-linear"}
 #: As "all-linear" has them in PEFT: parameters without their module's name.
@@ -113,6 +126,11 @@ CASES: list[tuple[Any, dict[str, Any]]] = [
     (qwen2_vl, {"target_modules": r".*language_model.*\.(q|v)_proj"}),
     (paligemma, LINEAR),
     (llava, {"target_modules": ["q_proj", "v_proj"]}),
+    (gte, {**LINEAR, "use_dora": True, "modules_to_save": ["classifier"]}),
+    (gte, {"target_modules": ["v_proj"], "lora_bias": True, "use_rslora": True}),
+    (nomic_bert, {"target_modules": ["q_proj", "k_proj", "down_proj"]}),
+    (jina_v3, {"target_modules": ["k_proj", "fc1"], "bias": "lora_only"}),
+    (jina_v3, {"target_modules": ["fc1"], "modules_to_save": ["v_proj"]}),
     (llava, {"target_modules": r".*language_model.*q_proj", "modules_to_save": ["lm_head"]}),
     (llava, {"target_modules": r".*vision_tower.*q_proj", "modules_to_save": ["linear_1"]}),
 ]

@@ -22,10 +22,17 @@ from randes_cli.files.lora.config import (
     lora_config,
     refuse_kind,
 )
-from randes_cli.files.lora.loading import dora_gains, loaded
+from randes_cli.files.lora.loading import all_gains, loaded
 from randes_cli.files.lora.names import ALONE, Sorted, components_of, has_components, sort_tensors
 from randes_cli.files.lora.places import updates
-from randes_cli.files.lora.rows import Rows, grown_below, placed_rows, refuse_both, shared_rows
+from randes_cli.files.lora.rows import (
+    Rows,
+    grown_below,
+    piece_rows,
+    placed_rows,
+    refuse_both,
+    shared_rows,
+)
 from randes_cli.files.lora.ties import (
     Tie,
     find_tie,
@@ -150,10 +157,11 @@ class MergedAdapter:
             name = found.alphas.get(module)
             return None if name is None else float(self._whole(name)[0])
 
+        self._rows |= piece_rows(self.source, part, found.saved, tensors, self._whole)
         saved = {}
-        for name, inner in found.saved.items():
+        for name in (name for name in found.saved if part.piece(name) is None):
             known = name in self._base.tensors and name.partition("/")[1]
-            saved[name if known else part.rename(name)] = inner
+            saved[name if known else part.rename(name)] = found.saved[name]
         refuse_misplaced(self.source, saved, self._base, weights)
         saved = with_tied_biases(saved, self._base.tensors, tensors)
         self._alone |= {name for name in saved if config.saves_alone(name)}
@@ -239,22 +247,16 @@ class MergedAdapter:
 
     def _load(self, name: str) -> tuple[list[LowRank], Gains | None]:
         """The updates of a weight, as integers, and what it is multiplied by then."""
-        updates = self._updates[name]
-        found = [loaded(self.source, update, self._whole) for update in updates]
-        dora = next((update for update in updates if update.magnitude), None)
-        if dora is None:
-            return found, None
-        if len(updates) > 1:
-            raise MismatchError(f"{self.source}: adapts {name!r} more than once, once by DoRA")
-        tensor = self.tensors[name]
+        updates, tensor = self._updates[name], self.tensors[name]
+        rows = tensor.shape[0] if tensor.shape else 1
+        found = [loaded(self.source, update, rows, self._whole) for update in updates]
 
         def block(first: int, count: int) -> F64:
             raw = np.empty(count * ITEM_SIZE[tensor.dtype], np.uint8)
             self._read_plain(name, first * ITEM_SIZE[tensor.dtype], raw)
             return updated(raw, tensor.dtype, found, first)
 
-        lengths = self._whole(str(dora.magnitude))
-        return found, dora_gains(self.source, tensor, dora, lengths, block)
+        return found, all_gains(self.source, tensor, updates, self._whole, block)
 
     def _whole(self, name: str) -> F64:
         """The values of one of the adapter's tensors, flat."""

@@ -49,7 +49,9 @@ def _check(view: View, pairs: Mapping[str, Pair]) -> None:
     owners = {module.replace(BASE_LAYER, "") for module in pairs}
     wrapped = {owner for owner in owners if _weight(view, owner) is None}
     for text in view.config.parameters:
-        owner = text.rpartition(".")[0]
+        owner, _, leaf = text.rpartition(".")
+        if leaf == "weight" and not view.part.has_module(owner):
+            continue  # of other models of the kind, for which PEFT's table has it as well
         if not any(name == owner or name.endswith(f".{owner}") for name in owners) and (
             owner or not wrapped  # a parameter's name alone is that of any module's
         ):
@@ -82,23 +84,32 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
             f"{view.source}: {module} has factors {list(first)} and {list(second)}, "
             f"{ADAPTER_CONFIG} says rank {expected or rank}"
         )
-    out, into, weight = second[0], prod(first[1:]), view.part.base[name]
-    turned = weight.shape == (into, out)
-    straight = weight.elements == out * into
-    if len(weight.shape) == 2:
-        straight = weight.shape == (out, into)
+    out, into, shape = second[0], prod(first[1:]), view.part.base[name].shape
+    place = _place(view, module, "weight", name)
+    if place is not None:
+        shape = (place[1] - place[0], *shape[1:])
+    turned = shape == (into, out) and place is None
+    straight = prod(shape) == out * into
+    if len(shape) == 2:
+        straight = shape == (out, into)
     named = module.rpartition(".")[2] in _CONV1D  # PEFT lets no other module be told to be one
     conv1d = named and (view.config.fan_in_fan_out or _stored_turned(view))
     flip = turned and (embedding or not straight or conv1d)
     if not (flip or (straight and not embedding)):
         raise MismatchError(
             f"{view.source}: {module} adapts a weight of {[out, into]}, "
-            f"the base's has {list(weight.shape)}"
+            f"the base's has {list(shape)}"
         )
     scaling = view.config.scaling(key, rank, view.alpha(module))
     if ("m" in pair) != view.config.dora:
         raise CheckpointError(f"{view.source}: {module} and {ADAPTER_CONFIG} differ about use_dora")
-    return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"))
+    return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"), place=place)
+
+
+def _place(view: View, module: str, leaf: str, name: str) -> tuple[int, int] | None:
+    """The rows of the base's tensor that a module's weight or bias is; None for all of them."""
+    piece = view.part.piece(f"{module.replace(BASE_LAYER, '')}.{leaf}")
+    return None if piece is None else piece.rows(view.part.base[name].shape[0])
 
 
 def _stored_turned(view: View) -> bool:
@@ -117,10 +128,12 @@ def _add_bias(view: View, made: dict[str, list[Update]], module: str, pair: Pair
     """B's own bias (`lora_bias`) goes to the module's bias, scaled alike."""
     name = view.part.rename(f"{module}.bias")
     tensor = view.part.base.get(name)
-    if tensor is None or tensor.shape != view.shape(pair["bias"]):
+    place = None if tensor is None else _place(view, module, "bias", name)
+    shape = tensor and ((place[1] - place[0],) if place else tensor.shape)
+    if shape != view.shape(pair["bias"]):
         raise MismatchError(
             f"{view.source}: {module} adapts a bias that the base lacks; keep it an adapter"
         )
     rank = view.shape(view.factors(module, pair)[0])[0]
     scaling = view.config.scaling(module, rank, view.alpha(module))
-    made.setdefault(name, []).append(Update(None, pair["bias"], scaling))
+    made.setdefault(name, []).append(Update(None, pair["bias"], scaling, place=place))

@@ -93,6 +93,38 @@ def placed_rows(
     return made
 
 
+def piece_rows(
+    source: str,
+    part: Part,
+    saved: Mapping[str, str],
+    tensors: Mapping[str, TensorInfo],
+    values: Callable[[str], F64],
+) -> dict[str, Rows]:
+    """Rows by the base's tensor of what an adapter saves and the base has as a piece of more.
+
+    Raises CheckpointError, MismatchError.
+    """
+    made: dict[str, Rows] = {}
+    for name, inner in saved.items():
+        piece, ours, shape = part.piece(name), part.rename(name), tensors[inner].shape
+        if piece is None:
+            continue
+        twin = part.base[ours]
+        first, last = piece.rows(twin.shape[0])
+        if shape != (last - first, *twin.shape[1:]):
+            raise MismatchError(
+                f"{source}: {inner!r} has shape {list(shape)}, the base's {ours!r} "
+                f"{list(twin.shape)}, of which it is one of {piece.pieces} pieces"
+            )
+        data = np.empty(tensors[inner].elements * ITEM_SIZE[twin.dtype], np.uint8)
+        if store(values(inner), twin.dtype, data):
+            raise CheckpointError(f"{source}: {inner!r} passes the range of the base's dtype")
+        before = made.get(ours, Rows((), data[:0]))
+        places = (*before.places, *range(first, last))
+        made[ours] = Rows(places, np.concatenate([before.data, data]))
+    return made
+
+
 def refuse_both(source: str, rows: Mapping[str, Rows], others: Collection[str]) -> None:
     """Raise MismatchError where single rows and more of one tensor are adapted."""
     both = sorted(rows.keys() & set(others))

@@ -14,105 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from randes_cli.files.checkpoint.names import guess_prefix, match_names, unwrapped
+from randes_cli.files.lora.families import Piece, aliases, pieces
 from randes_cli.files.lora.names import is_factor, plain_factor
 from randes_cli.files.lora.ties import EMBEDDING, HEADS, SHARED
 from randes_cli.specs import Tensors
 
-_ATTENTION = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
-#: Families of models: words of stored names, and what the modules are called instead, as
-#: transformers' own table of conversions has them. All of a family are put in, in this order.
-_FAMILIES: tuple[tuple[tuple[str, str], ...], ...] = (
-    # Mixtral, MiniMax
-    ((r"\.block_sparse_moe\.", ".mlp."),),
-    # PhiMoE
-    ((r"\.block_sparse_moe\.gate\.", ".mlp.router."),),
-    # GraniteMoE
-    (
-        (r"\.input_linear\.weight$", ".experts.gate_up_proj"),
-        (r"\.output_linear\.weight$", ".experts.down_proj"),
-        (r"\.router\.layer\.", ".router."),
-    ),
-    # GPT-NeoX
-    ((r"^embed_out\.", "lm_head."),),
-    # HYV3, HYV4, LFM3, GLM 5 Next
-    ((r"\.mlp\.shared_mlp\.", ".mlp.shared_experts."),),
-    ((r"\.linear_gate\.", ".gate_proj."),),
-    ((r"\.self_attn\.gate_proj\.", ".self_attn.g_proj."),),
-    ((r"\.self_attn\.f_([ab])_proj\.", r".self_attn.forget_gate.f_\1_proj."),),
-    # HunYuan's eye
-    (
-        (r"\.dense_h_to_4h\.", ".fc1."),
-        (r"\.dense_4h_to_h\.", ".fc2."),
-        (r"\.perceive\.", ".patch_merger."),
-    ),
-    # BERT, ESM and others of the first years
-    ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
-    # Wav2Vec2, HuBERT, WavLM, EnCodec …: torch's weight norm, before and since it parametrizes
-    (
-        (r"\.weight_g$", ".parametrizations.weight.original0"),
-        (r"\.weight_v$", ".parametrizations.weight.original1"),
-    ),
-    # VideoMAE
-    ((r"\.q_bias$", ".query.bias"), (r"\.v_bias$", ".value.bias")),
-    # ViT, DeiT, BEiT, AST, ViTMAE, ViViT, I-JEPA
-    (
-        (r"(^|\.)encoder\.layer\.", r"\1layers."),
-        *((rf"\.attention\.attention\.{old}\.", f".attention.{new}.") for old, new in _ATTENTION),
-        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-    ),
-    # DINOv2
-    (
-        *((rf"\.attention\.attention\.{old}\.", f".attention.{new}.") for old, new in _ATTENTION),
-        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-        (r"\.mlp\.weights_out\.", ".mlp.down_proj."),
-    ),
-    # Swin
-    (
-        *((rf"\.attention\.self\.{old}\.", f".attention.{new}.") for old, new in _ATTENTION),
-        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-        (r"\.intermediate\.dense\.", ".mlp.fc1."),
-        (r"\.output\.dense\.", ".mlp.fc2."),
-    ),
-    # SegFormer
-    (
-        (r"(^|\.)encoder\.patch_embeddings\.(\d+)\.", r"\1stages.\2.patch_embeddings."),
-        (r"(^|\.)encoder\.block\.(\d+)\.", r"\1stages.\2.blocks."),
-        (r"(^|\.)encoder\.layer_norm\.(\d+)\.", r"\1stages.\2.layer_norm."),
-        *((rf"\.attention\.self\.{old}\.", f".attention.{new}.") for old, new in _ATTENTION),
-        (r"\.attention\.self\.layer_norm\.", ".attention.sequence_reduction.layer_norm."),
-        (r"\.layer_norm_1\.", ".layernorm_before."),
-        (r"\.layer_norm_2\.", ".layernorm_after."),
-        (r"\.attention\.self\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
-        (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-        (r"\.mlp\.dense(\d)\.", r".mlp.fc\1."),
-        (r"(^|\.)decode_head\.linear_c\.", r"\1decode_head.linear_projections."),
-    ),
-    # DETR and its kin
-    (
-        (r"\.out_proj\.", ".o_proj."),
-        (r"\.layers\.(\d+)\.fc([12])\.", r".layers.\1.mlp.fc\2."),
-    ),
-)
-
-
 #: What may lie a word higher in the file by itself: PaliGemma's `multi_modal_projector.linear`.
 _ALONE = re.compile(r"model\.[a-z_]+projector\.\w+\.(weight|bias)")
-
-
-def _aliases(names: Iterable[str]) -> dict[str, str]:
-    """Stored names by what a model may call them; none that stands for two."""
-    made: dict[str, str] = {}
-    twice = set[str]()
-    for name in names:
-        for family in _FAMILIES:
-            other = name
-            for words, instead in family:
-                other = re.sub(words, instead, other)
-            if other != name and made.setdefault(other, name) != name:
-                twice.add(other)
-    return {other: name for other, name in made.items() if other not in twice}
 
 
 class StoredNames:
@@ -123,8 +31,11 @@ class StoredNames:
 
     def __init__(self, base: Collection[str], wanted: Sequence[str]) -> None:
         self._stored = {name: name for name in base}
+        self._pieces: dict[str, Piece] = {}
         if any(name not in self._stored for name in wanted):
-            self._stored = {**_aliases(base), **self._stored}
+            cut, known = pieces(base), {**aliases(base), **self._stored}
+            self._stored = {form: name for form, (name, _) in cut.items()} | known
+            self._pieces = {form: piece for form, (_, piece) in cut.items() if form not in known}
         naming = match_names(base, wanted)  # what others may call a tensor would only be rivals
         if naming is None or not naming.names:
             naming = match_names(self._stored, wanted)
@@ -136,9 +47,15 @@ class StoredNames:
 
     def _find(self, name: str) -> str:
         """The stored name."""
-        return next(
-            (self._stored[form] for form in self._forms(name) if form in self._stored), name
-        )
+        form = self._form(name)
+        return name if form is None else self._stored[form]
+
+    def piece(self, name: str) -> Piece | None:
+        """Which rows of the stored tensor a name stands for; None for all of them."""
+        return self._pieces.get(self._form(name) or "")
+
+    def _form(self, name: str) -> str | None:
+        return next((form for form in self._forms(name) if form in self._stored), None)
 
     def _forms(self, name: str) -> Iterator[str]:
         if name in self._ours:
@@ -149,6 +66,10 @@ class StoredNames:
                 yield ours + name[len(theirs) :]
         if _ALONE.fullmatch(name):
             yield name.removeprefix("model.")
+
+    def has_module(self, last: str) -> bool:
+        """Whether a weight is of a module whose name, stored or another, ends so."""
+        return any(f".{form}".endswith(f".{last}.weight") for form in self._stored)
 
     def inside(self, module: str) -> str:
         """The stored name of a module, which a prefix maps as it does its tensors."""
@@ -216,7 +137,7 @@ def otherwise_named(
     """
     theirs, instead = prefix
     plain = {instead + n.removeprefix(theirs) if n.startswith(theirs) else n: n for n in lost}
-    newer, older = _aliases(free), _aliases(plain)
+    newer, older = aliases(free), aliases(plain)
     pairs = [(plain[other], name) for other, name in newer.items() if other in plain]
     pairs += [(plain[older[name]], name) for name in free if name in older]
     pairs += [(own, name) for form, own in plain.items() if (name := unwrapped(form)) in free]

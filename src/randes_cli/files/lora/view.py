@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.lora.config import LoraConfig
+from randes_cli.files.lora.families import Piece
 from randes_cli.files.lora.stored_names import StoredNames
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
@@ -28,6 +29,8 @@ class Update:
         expert: which of them this is; None for all.
         rows: of B · A, those that this weight has; None for all.
         magnitude: name of the lengths that the outputs have once it is added (DoRA).
+        place: the first of the weight's rows that it is of, and the one behind the last; None for
+            all.
     """
 
     a: str | None
@@ -39,6 +42,7 @@ class Update:
     expert: int | None = None
     rows: tuple[int, int] | None = None
     magnitude: str | None = None
+    place: tuple[int, int] | None = None
 
 
 class Part:
@@ -65,6 +69,14 @@ class Part:
     def rename(self, name: str) -> str:
         """The base's name for a name in the model."""
         return self._start + self._names.find(name)
+
+    def piece(self, name: str) -> Piece | None:
+        """Which rows of the base's tensor a name in the model stands for; None for all."""
+        return self._names.piece(name)
+
+    def has_module(self, last: str) -> bool:
+        """Whether there is a module with a weight whose name, here or in the model, ends so."""
+        return self._names.has_module(last)
 
     def inside(self, module: str) -> str:
         """The base's name of a module, which the prefix maps as it does its tensors."""
