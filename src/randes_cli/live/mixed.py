@@ -27,6 +27,7 @@ from randes_cli.live.layers.operations import mixed_parameter
 from randes_cli.live.layers.special import by_task, special_layers
 from randes_cli.live.layers.time_first import refuse_known
 from randes_cli.live.lazy import opened
+from randes_cli.live.matching.inside import PartsWarning, other_parts
 from randes_cli.live.matching.tied import untied
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.pool.pooled import refuse_pooled
@@ -95,12 +96,20 @@ def attach(
                 _replace(slot, slot.tensor)
             raise
         mixed = MixedModel(model, reading, current, undo, layers)
-        _warn(mixed, found)
+        _warn(mixed, found, other_parts(reading.wholes, component))
     return mixed
 
 
-def _warn(mixed: MixedModel, bank: Bank) -> None:
-    """One line where a step takes longer the more tasks a batch has."""
+def _warn(mixed: MixedModel, bank: Bank, others: Sequence[str]) -> None:
+    """A line where other parts answer as the base, and where a step takes longer the more tasks a
+    batch has."""
+    if others:
+        warnings.warn(
+            f"{bank.file.path}: tasks differ from the base in {', '.join(map(repr, others))}, too, which "
+            f"answers as the base until it is attached as well (component={others[0]!r})",
+            PartsWarning,
+            stacklevel=3,
+        )
     if mixed.by_task:
         transform = bank.file.manifest.transform
         warnings.warn(

@@ -19,6 +19,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest
+from randes_cli.live.matching.inside import PartsWarning
 from randes_cli.live.mixed import attach
 from randes_cli.live.opening import transformers as live
 from randes_cli.ops.describe import describe
@@ -210,11 +211,12 @@ class _Maker:
         model = twin(self.skeletons[key])
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
+            warnings.simplefilter("ignore", PartsWarning)  # readers have these of each task
             mixed = attach(
                 model,
                 self.bank,
                 tasks=[task for task, _ in members if task is not None],
-                component="" if nature.sentence else None,
+                component=nature.home if nature.sentence else None,
                 hold=self.opening.hold,
                 coefficient=self.opening.coefficient,
             )

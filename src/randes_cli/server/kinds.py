@@ -45,12 +45,14 @@ class Nature:
         kind: None where nothing here can serve it.
         architecture: the class that its config names.
         sentence: whether it is a sentence-transformers model.
+        home: the folder of its network inside that model's.
         key: equal for tasks that one model answers for.
     """
 
     kind: Kind | None
     architecture: str
     sentence: bool
+    home: str
     key: str
     config: Any
     generation: Any
@@ -93,7 +95,8 @@ def nature_of(bank: Bank, task: str | None) -> Nature:
 
 def _nature_of(bank: Bank, task: str | None) -> Nature:
     with side_folder(bank, task, code=False) as folder:
-        place = _home(folder)
+        home = _home(folder)
+        place = folder / home
         if not (place / "config.json").exists():
             raise MissingError(
                 f"{bank.file.path}: no config.json travels with {task or 'the base'}; pack "
@@ -105,19 +108,18 @@ def _nature_of(bank: Bank, task: str | None) -> Nature:
     names = [str(name) for name in config.architectures or []]
     architecture = next((name for name in names if hasattr(transformers, name)), "")
     kind = _kind(architecture, config, sentence)
-    return Nature(
-        kind, architecture, sentence, _key(config, architecture, sentence), config, generation
-    )
+    key = _key(config, architecture, [sentence, home])
+    return Nature(kind, architecture, sentence, home, key, config, generation)
 
 
-def _home(folder: Path) -> Path:
+def _home(folder: Path) -> str:
     """Where the network's config is: old sentence-transformers keep it in a folder."""
-    modules = folder / "modules.json"
+    modules, whole = folder / "modules.json", folder.resolve()
     if not modules.exists():
-        return folder
-    first = json.loads(modules.read_text("utf-8"))[0].get("path") or ""
-    place = (folder / str(first)).resolve()
-    return place if place.is_relative_to(folder.resolve()) else folder
+        return ""
+    place = (whole / str(json.loads(modules.read_text("utf-8"))[0].get("path") or "")).resolve()
+    inside = place != whole and place.is_relative_to(whole)
+    return place.relative_to(whole).as_posix() if inside else ""
 
 
 def _generation(place: Path, config: Any) -> Any:
@@ -142,10 +144,10 @@ def _kind(architecture: str, config: Any, sentence: bool) -> Kind | None:
     return Kind.embed if architecture.endswith("Model") else None
 
 
-def _key(config: Any, architecture: str, sentence: bool) -> str:
+def _key(config: Any, architecture: str, where: list[Any]) -> str:
     said: Mapping[str, Any] = config.to_dict()
     counts = {k: v for k, v in said.items() if k not in _FREE and not k.startswith("_")}
-    return json.dumps([architecture, sentence, counts], sort_keys=True, default=str)
+    return json.dumps([architecture, where, counts], sort_keys=True, default=str)
 
 
 def context_of(config: Any, model: Any) -> int | None:

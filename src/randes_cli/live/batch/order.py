@@ -6,7 +6,6 @@ It puts sentences of like lengths into one batch, so that rows would be taken fo
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -15,21 +14,24 @@ from typing import Any
 
 #: What it measures sentences by (before its version 5.2, and since).
 _MEASURES = ("_text_length", "_input_length")
-_CLASSES = ("SentenceTransformer", "SparseEncoder", "CrossEncoder")
-_here = threading.local()
+_CLASSES = ("SentenceTransformer", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder")
+#: One for each block of rows of several tasks: any thread may encode in it.
+_OPEN: list[object] = []
+_PLACES = count()
 
 
 @contextmanager
 def kept_order(several: bool) -> Iterator[None]:
-    """In the block what this thread encodes stays in its order, where `several`."""
-    before = getattr(_here, "places", None)
-    _here.places = count() if several else None
+    """In the block what is encoded stays in its order, where `several`."""
+    mine = object()
     if several:
         _watch(sys.modules.get("sentence_transformers"))
+        _OPEN.append(mine)
     try:
         yield
     finally:
-        _here.places = before
+        if several:
+            _OPEN.remove(mine)
 
 
 def _watch(library: Any) -> None:
@@ -49,7 +51,6 @@ def _measured(measure: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(measure)
     def length(*of: Any) -> Any:
-        places = getattr(_here, "places", None)
-        return measure(*of) if places is None else -next(places)
+        return -next(_PLACES) if _OPEN else measure(*of)
 
     return length
