@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import openai
+import pytest
 
 from randes_cli.server.bodies import _NOT_CARRIED_OUT, ChatBody, CompletionBody, EmbeddingBody
-from randes_cli.server.service import Service
-from tests.server.service import http
+from randes_cli.server.service import Service, Serving
+from tests.server.service import http, serving
 from tests.server.test_refusals import post
 
 
@@ -47,3 +50,18 @@ def test_what_is_got_may_be_asked_for_its_head(service: Service) -> None:
 def test_a_body_that_is_not_json_is_said_to_be_none(service: Service) -> None:
     error = post(service, "/v1/completions", b"{").json()["error"]
     assert (error["message"], error["param"]) == ("the body: is not JSON", None)
+
+
+def test_requests_that_are_logged_whole_are_one_line_whatever_they_hold(
+    bank: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("randes.serve")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    caplog.set_level(logging.INFO, "randes.serve")
+    body = b'{"model": "task-1", "prompt": "a\\n\xe2\x80\xae", "max_tokens": 1, "user": "\\ud800"}'
+    how = Serving(port=0, look=0.05, prompts=True)
+    with serving(bank, how=how, tasks=("task-1",)) as service:
+        assert post(service, "/v1/completions", body).status_code == 200
+    (line,) = (one for one in caplog.messages if one.startswith("task-1: "))
+    assert "\\u202e" in line and "\\ud800" in line and line.isascii() and "\n" not in line

@@ -20,7 +20,7 @@ from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
 from tests.server.service import alphabet, client, http, serving, tokenizer
 
-TASKS = ("mean", "cls", "dense", "prompt")
+TASKS = ("dense", "mean", "cls", "prompt")
 TEXTS = ("a", "some words", "many more words than those before them")
 
 
@@ -29,7 +29,8 @@ def bert_config(**more: Any) -> Any:
 
 
 def encoders(folder: Path) -> Path:
-    """Sentence encoders that end differently: in what they pool, a layer of their own, a prompt."""
+    """Sentence encoders that end differently: in what they pool, a layer of their own, a prompt
+    that is not pooled, and how much of a vector is told."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import (
         Dense,
@@ -46,14 +47,18 @@ def encoders(folder: Path) -> Path:
         network.save_pretrained(folder / "plain" / task)
         tokenizer(None, around=True).save_pretrained(folder / "plain" / task)
         first = Transformer(str(folder / "plain" / task), max_seq_length=48)
-        modules: list[Any] = [first, Pooling(32, "cls" if task == "cls" else "mean")]
+        pooling = Pooling(32, "cls" if task == "cls" else "mean", include_prompt=task != "prompt")
+        modules: list[Any] = [first, pooling]
         if task == "dense":
             modules.append(Dense(32, 12))
         if task in ("mean", "prompt"):
             modules.append(Normalize())
         prompts = {"q": "query: "} if task == "prompt" else {}
         made = SentenceTransformer(
-            modules=modules, prompts=prompts, default_prompt_name="q" if prompts else None
+            modules=modules,
+            prompts=prompts,
+            default_prompt_name="q" if prompts else None,
+            truncate_dim=20 if task == "cls" else None,
         )
         made.save(str(folder / task), create_model_card=False)
     return pack_folders(folder, options(), TASKS)
@@ -95,7 +100,7 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
         assert [one.index for one in made.data] == [0, 1, 2]
         for one, vector in zip(made.data, wanted[name], strict=True):
             assert_near(one.embedding, vector)
-    assert len(wanted["dense"][0]) == 12
+    assert (len(wanted["dense"][0]), len(wanted["cls"][0])) == (12, 20)
     assert len({str(wanted[name][2][:4]) for name in names}) == 5
 
 
@@ -140,9 +145,50 @@ def test_a_long_text_is_cut_where_that_is_asked_for(service: Service, bank: Path
     assert found.usage.prompt_tokens == 48
 
 
+def test_what_sentence_transformers_does_otherwise_is_not_served_as_an_embedding(
+    tmp_path: Path,
+) -> None:
+    encoders(tmp_path)
+    strange = {
+        "dense": ("modules.json", "modules.dense.Dense", "modules.lstm.LSTM"),
+        "cls": ("config_sentence_transformers.json", '"SentenceTransformer"', '"SparseEncoder"'),
+        "prompt": ("modules.json", "modules.transformer.Transformer", "modules.router.Router"),
+    }
+    for task, (name, before, after) in strange.items():
+        file = tmp_path / task / name
+        assert before in file.read_text()
+        file.write_text(file.read_text().replace(before, after))
+    with serving(pack_folders(tmp_path, options(), TASKS)) as service:
+        assert set(service.engine.current.models) == {"base", "mean"}
+        assert service.engine.current.unserved == {
+            "dense": "sentence-transformers' layer LSTM is not served",
+            "cls": "a SparseEncoder of sentence-transformers is not served",
+            "prompt": "sentence-transformers' layer Router is not served",
+        }
+
+
 def test_a_model_of_another_kind_says_where_to_ask(service: Service) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match="/v1/embeddings"):
         client(service).completions.create(model="mean", prompt="x")
+
+
+def test_a_cross_encoder_is_a_classifier_as_its_network_is(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(0)
+    network = tf.BertForSequenceClassification(bert_config(num_labels=1))
+    for number, task in enumerate(("base", "near")):
+        perturb(network, number)
+        network.save_pretrained(tmp_path / "plain" / task)
+        tokenizer(None, around=True).save_pretrained(tmp_path / "plain" / task)
+        CrossEncoder(str(tmp_path / "plain" / task), device="cpu").save(str(tmp_path / task))
+    bank = pack_folders(tmp_path, options(), ("near",))
+    own: Any = randes_cli.sentence_transformers.from_bank(bank, "near", cls=CrossEncoder)
+    wanted = own.predict([("one", "other")], activation_fn=torch.nn.Identity())
+    with serving(bank) as service:
+        body = {"model": "near", "input": {"text": "one", "text_pair": "other"}}
+        found = http.post(f"{service.address}/v1/classify", json=body).json()["data"]
+    assert found[0]["probs"] == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
 def classifiers(folder: Path) -> Path:

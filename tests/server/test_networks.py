@@ -40,12 +40,19 @@ def llama() -> Any:
     return tf.LlamaForSequenceClassification(config)
 
 
+def unpadded() -> Any:
+    """A classifier that takes one text at a time: it would find their ends by padding."""
+    model = llama()
+    model.config.pad_token_id = None
+    return model
+
+
 def bert() -> Any:
     return tf.BertModel(tf.BertConfig(**ENCODER, max_position_embeddings=41))
 
 
 @pytest.mark.parametrize("hold", ["dense", "codes"])
-@pytest.mark.parametrize("make", [roberta, llama, bert], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [roberta, llama, unpadded, bert], ids=lambda make: make.__name__)
 def test_texts_are_read_as_each_task_alone_reads_them(
     make: Callable[[], Any], hold: str, tmp_path: Path
 ) -> None:

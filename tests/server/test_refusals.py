@@ -43,6 +43,8 @@ BAD: list[tuple[Any, str | None]] = [
     ({**ASK, "seed": 2**64}, "seed"),
     ({**ASK, "logprobs": 6}, "logprobs"),
     ({**ASK, "logit_bias": {"x": 1}}, "logit_bias"),
+    ({**ASK, "logit_bias": {"9" * 5000: 1}}, "logit_bias"),
+    ({**ASK, "logit_bias": {"2600": 1}}, "logit_bias"),
     ({**ASK, "echo": True}, "echo"),
     ({**ASK, "best_of": 2}, "best_of"),
     ({**ASK, "suffix": "y"}, "suffix"),

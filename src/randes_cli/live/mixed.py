@@ -104,8 +104,9 @@ def _warn(mixed: MixedModel, bank: Bank, others: Sequence[str]) -> None:
     """A line where other parts answer as the base, and where a step takes longer the more tasks a
     batch has."""
     if others:
+        parts = ", ".join(map(repr, others))
         warnings.warn(
-            f"{bank.file.path}: tasks differ from the base in {', '.join(map(repr, others))}, too, which "
+            f"{bank.file.path}: tasks differ from the base in {parts}, too, which "
             f"answers as the base until it is attached as well (component={others[0]!r})",
             PartsWarning,
             stacklevel=3,

@@ -108,8 +108,10 @@ class Reading(Job):
 
     Attributes:
         segments: token types, where the model has such.
+        skipped: tokens of a prompt at its beginning that poolings leave out.
         reader: makes a result of the model's outputs for this row.
     """
 
     reader: Reader = field(kw_only=True)
     segments: Sequence[int] | None = None
+    skipped: int = 0

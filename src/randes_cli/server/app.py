@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import logging
 from functools import cache
 from importlib.resources import files
@@ -66,7 +67,7 @@ class Api:
         shape: Shape,
     ) -> Response:
         if self.prompts:
-            log.info("%s: %s", asking.served.name, body.model_dump_json(exclude_none=True))
+            log.info("%s: %s", asking.served.name, json.dumps(body.model_dump(exclude_none=True)))
         logprobs = body.told is not None
         if not body.stream:
             try:

@@ -82,6 +82,8 @@ def add_answers(
     served = asking.served
     asking.make_room(body.n or 1)
     check_tokens(served, ids, field)
+    if body.logit_bias:
+        check_tokens(served, [int(token) for token in body.logit_bias], "logit_bias")
     most = body.most or served.context - len(ids)
     if most < 1 or len(ids) + most > served.context:
         raise Refused(
@@ -127,8 +129,12 @@ def add_reading(
     segments: Sequence[int] | None,
     *,
     truncate: bool,
+    prompted: bool,
 ) -> None:
-    """A job for one text. Raises Refused for one that is too long, unless it may be cut."""
+    """A job for one text, `prompted` with what its model puts before all.
+
+    Raises Refused for one that is too long, unless it may be cut.
+    """
     served = asking.served
     asking.make_room(1)
     check_tokens(served, ids, "input")
@@ -144,7 +150,14 @@ def add_reading(
         raise Refused(422, f"{served.name} reads no texts", param="model")
     asking.prompt_tokens += len(ids)
     asking.jobs.append(
-        Reading(served.task, ids, asking.tell(), reader=served.reader, segments=segments)
+        Reading(
+            served.task,
+            ids,
+            asking.tell(),
+            reader=served.reader,
+            segments=segments,
+            skipped=served.reader.skipped if prompted else 0,
+        )
     )
 
 

@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 #: Most prompts, texts or answers of one request.
 MOST_INPUTS = 2048
 MOST_ANSWERS = 128
+#: A token's number has fewer.
+_DIGITS = 20
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -74,7 +76,8 @@ class Continuing(Body):
     @field_validator("logit_bias")
     @classmethod
     def _tokens(cls, value: dict[str, float] | None) -> dict[str, float] | None:
-        if value is not None and not all(k.isascii() and k.isdigit() for k in value):
+        known = (k.isascii() and k.isdigit() and len(k) < _DIGITS for k in value or ())
+        if not all(known):
             raise ValueError("its keys are numbers of tokens")
         return value
 

@@ -169,10 +169,7 @@ class _Maker:
         for task in self._chosen():
             nature = nature_of(self.bank, task)
             if nature.kind is None:
-                self.unserved[task] = (
-                    f"a {nature.architecture or 'model of no class of transformers'} is neither "
-                    "served as a text generator, nor as an encoder, nor as a classifier"
-                )
+                self.unserved[task] = nature.why
                 continue
             groups.setdefault(nature.key, []).append((task, nature))
         if not groups:

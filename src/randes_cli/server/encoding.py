@@ -28,6 +28,9 @@ class Encoding:
         self._segments = "token_type_ids" in inspect.signature(mixed.model.forward).parameters
         padding = getattr(mixed.model.config, "pad_token_id", None)
         self._padding = 0 if padding is None else int(padding)
+        # transformers' classifiers find the ends of texts by padding.
+        ends = type(mixed.model).__name__.endswith("ForSequenceClassification")
+        self._most = 1 if ends and padding is None else sizes.rows
 
     @property
     def busy(self) -> bool:
@@ -42,7 +45,7 @@ class Encoding:
         """Read as many of the texts that wait, in their order, as a batch holds."""
         chosen: list[Reading] = []
         longest = 0
-        while self.waiting and len(chosen) < self.sizes.rows:
+        while self.waiting and len(chosen) < self._most:
             if self.waiting[0].gone:
                 self.waiting.popleft()
                 continue
@@ -90,17 +93,17 @@ class Encoding:
 
     @staticmethod
     def _results(rows: Sequence[Reading], outputs: Any, mask: torch.Tensor) -> list[list[float]]:
-        """Each row's result; rows with the same reader are read together."""
+        """Each row's result; rows with the same reader, and prompt, are read together."""
         made: list[list[float]] = [[] for _ in rows]
-        readers = {id(row.reader): row.reader for row in rows}
-        for key, reader in readers.items():
-            places = [number for number, row in enumerate(rows) if id(row.reader) == key]
+        keys = [(id(row.reader), row.skipped) for row in rows]
+        for key, first in {key: rows[number] for number, key in enumerate(keys)}.items():
+            places = [number for number, other in enumerate(keys) if other == key]
             part = {
                 name: value[places]
                 for name, value in outputs.items()
                 if isinstance(value, torch.Tensor)
             }
-            found = reader.read(type(outputs)(**part), mask[places])
+            found = first.reader.read(type(outputs)(**part), mask[places], first.skipped)
             for place, values in zip(places, found, strict=True):
                 made[place] = values
         return made

@@ -47,6 +47,7 @@ class Nature:
         sentence: whether it is a sentence-transformers model.
         home: the folder of its network inside that model's.
         key: equal for tasks that one model answers for.
+        why: it is served by nothing here, where it is not.
     """
 
     kind: Kind | None
@@ -56,8 +57,11 @@ class Nature:
     key: str
     config: Any
     generation: Any
+    why: str
 
 
+#: Layers of sentence-transformers that may follow a network.
+_LAYERS = frozenset(("Pooling", "Dense", "Normalize", "LayerNorm", "Dropout"))
 #: What is no fault of the file that a library reads.
 _OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -95,7 +99,9 @@ def nature_of(bank: Bank, task: str | None) -> Nature:
 
 def _nature_of(bank: Bank, task: str | None) -> Nature:
     with side_folder(bank, task, code=False) as folder:
-        home = _home(folder)
+        sentence, home, why = _sentence(folder)
+        if why:
+            return Nature(None, "", sentence, home, "", None, None, why)
         place = folder / home
         if not (place / "config.json").exists():
             raise MissingError(
@@ -104,22 +110,49 @@ def _nature_of(bank: Bank, task: str | None) -> Nature:
             )
         config = transformers.AutoConfig.from_pretrained(place)
         generation = _generation(place, config)
-        sentence = (folder / "modules.json").exists()
     names = [str(name) for name in config.architectures or []]
     architecture = next((name for name in names if hasattr(transformers, name)), "")
     kind = _kind(architecture, config, sentence)
+    if kind is None:
+        why = (
+            f"a {architecture or 'model of no class of transformers'} is neither served as a text "
+            "generator, nor as an encoder, nor as a classifier"
+        )
     key = _key(config, architecture, [sentence, home])
-    return Nature(kind, architecture, sentence, home, key, config, generation)
+    return Nature(kind, architecture, sentence, home, key, config, generation, why)
 
 
-def _home(folder: Path) -> str:
-    """Where the network's config is: old sentence-transformers keep it in a folder."""
-    modules, whole = folder / "modules.json", folder.resolve()
-    if not modules.exists():
-        return ""
-    place = (whole / str(json.loads(modules.read_text("utf-8"))[0].get("path") or "")).resolve()
+def _sentence(folder: Path) -> tuple[bool, str, str]:
+    """Whether it is an encoder of sentence-transformers, the folder of its network (old ones have
+    one), and why it is not served, if it is not.
+
+    A cross-encoder of one network is a classifier as transformers has them.
+    """
+    if not (folder / "modules.json").exists():
+        return False, "", ""
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    first, *behind = (str(module["type"]).rpartition(".")[2] for module in modules)
+    whole = folder.resolve()
+    place = (whole / str(modules[0].get("path") or "")).resolve()
     inside = place != whole and place.is_relative_to(whole)
-    return place.relative_to(whole).as_posix() if inside else ""
+    home = place.relative_to(whole).as_posix() if inside else ""
+    kind = _type_of(folder)
+    if kind == "CrossEncoder" and (first, behind, home) == ("Transformer", [], ""):
+        return False, "", ""
+    strange = [layer for layer in behind if layer not in _LAYERS]
+    if kind != "SentenceTransformer":
+        return True, home, f"a {kind} of sentence-transformers is not served"
+    if first != "Transformer" or strange:
+        layer = first if first != "Transformer" else strange[0]
+        return True, home, f"sentence-transformers' layer {layer} is not served"
+    return True, home, ""
+
+
+def _type_of(folder: Path) -> str:
+    """The class that a folder of sentence-transformers is saved by."""
+    told = folder / "config_sentence_transformers.json"
+    found = json.loads(told.read_text("utf-8")) if told.exists() else {}
+    return str(found.get("model_type", "SentenceTransformer"))
 
 
 def _generation(place: Path, config: Any) -> Any:

@@ -22,6 +22,8 @@ class Reader:
         several: whether more than one label may be true.
         modules: of an encoder: what sentence-transformers runs behind the network.
         prompt: what it puts before every text.
+        skipped: tokens of the prompt, where poolings leave these out.
+        size: how many numbers of a vector are told; None: all.
         longest: most tokens of a text, or None.
         tokenizer: its own, where the bank's lies elsewhere than usual.
     """
@@ -30,22 +32,25 @@ class Reader:
     several: bool = False
     modules: tuple[Any, ...] = ()
     prompt: str = ""
+    skipped: int = 0
+    size: int | None = None
     longest: int | None = None
     tokenizer: Any = field(default=None, repr=False)
 
-    def read(self, outputs: Any, mask: torch.Tensor) -> list[list[float]]:
+    def read(self, outputs: Any, mask: torch.Tensor, skipped: int) -> list[list[float]]:
         """A vector for each row: an embedding, or the scores of the labels."""
         if self.labels:
             return self._scores(outputs.logits[:, : len(self.labels)].float())
         features: dict[str, Any] = {
             "token_embeddings": outputs.last_hidden_state,
             "attention_mask": mask,
+            "prompt_length": skipped,
         }
         if not self.modules:
             return mean(features).tolist()
         for module in self.modules:
             features = module(features)
-        found: list[list[float]] = features["sentence_embedding"].float().tolist()
+        found: list[list[float]] = features["sentence_embedding"][:, : self.size].float().tolist()
         return found
 
     def _scores(self, logits: torch.Tensor) -> list[list[float]]:
@@ -90,7 +95,7 @@ def _key(bank: Bank, task: str | None) -> str:
     """What decides of the modules behind the network; weights of its own make a task its own."""
     record = bank.retrieval(task).task
     if len(record.layout) > 1:
-        return f"task {record.index}"
+        return json.dumps(task)
     return json.dumps(sorted(record.files.items()))
 
 
@@ -100,9 +105,19 @@ def _sentence(bank: Bank, task: str | None, device: str) -> Reader:
     with small_files(bank, task):
         model = sentences.from_bank(bank, task, device=device).eval()
     prompt = model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else ""
+    behind = tuple(model)[1:]
+    apart = any(not getattr(module, "include_prompt", True) for module in behind)
     return Reader(
-        modules=tuple(model)[1:],
+        modules=behind,
         prompt=prompt,
+        skipped=_length(prompt, model.tokenizer) if apart else 0,
+        size=model.truncate_dim,
         longest=model.max_seq_length,
         tokenizer=model.tokenizer,
     )
+
+
+def _length(prompt: str, tokenizer: Any) -> int:
+    """Tokens of a prompt, but for one that the tokenizer puts behind a text."""
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - bool(ids and ids[-1] in tokenizer.all_special_ids)

@@ -75,7 +75,8 @@ async def _answer(
     """What the encoder makes of each input, in this shape; nothing where the client went."""
     for one in inputs(body.input):
         ids, segments = await asyncio.to_thread(_tokens, asking.served, one, body.truncate)
-        add_reading(asking, ids, segments, truncate=body.truncate)
+        prompted = not isinstance(one, list)
+        add_reading(asking, ids, segments, truncate=body.truncate, prompted=prompted)
     try:
         asking.submit()
         found = await until_hung_up(_collected(asking), request)
