@@ -14,6 +14,7 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
+from randes_cli.specs import PackOptions
 from tests.checkpoints import random_state, save
 
 BASE = {"layers.0.q.weight": [16, 16], "layers.0.up.weight": [40, 16]}
@@ -84,3 +85,18 @@ def test_what_the_base_has_under_another_name_is_not_saved_beside_it(
     save_file({**load_file(file), f"base_model.model.{saved}": torch.ones(shape)}, file)
     with pytest.raises(MismatchError, match=f"saves '{saved}', which the base .* lacks"):
         pack(str(tmp_path / "base"), [one], tmp_path / "m.randes")
+
+
+@pytest.mark.parametrize("module", ["lm_head", "encoder.embed_tokens", "shared"])
+def test_an_adapter_of_a_tied_embedding_may_stay_one(module: str, tmp_path: Path) -> None:
+    save(
+        random_state({**BASE, "decoder.embed_tokens.weight": [9, 16]}),
+        tmp_path / "base" / "model.safetensors",
+    )
+    one = put_adapter(tmp_path / "one", module, None)
+    options = PackOptions(adapters=True)
+    assert pack(str(tmp_path / "base"), [one], tmp_path / "m.randes", options).adapters == "kept"
+    plain = tmp_path / "plain" / "model.safetensors"
+    save(random_state(BASE), plain)
+    with pytest.raises(MismatchError, match=f"adapts {module}, which the base .* lacks"):
+        pack(str(plain), [one], tmp_path / "n.randes", options)

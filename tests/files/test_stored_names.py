@@ -168,6 +168,10 @@ def names(prefix: str, layers: int) -> list[str]:
     return [f"{prefix}layers.{n}.attn.{m}.weight" for n in range(layers) for m in ("q", "k")]
 
 
+def numbered(word: str) -> list[str]:
+    return [f"{word}.{n}.weight" for n in range(2)]
+
+
 def test_a_part_that_lies_elsewhere_as_a_whole_is_found_there() -> None:
     base = [*names("text.", 2), *names("image.body.", 3), "text.head.lm_head.weight"]
     wanted = [*names("model.text.", 2), *names("model.image.body.", 3), "lm_head.weight"]
@@ -192,6 +196,7 @@ def test_adapters_of_renamed_experts_may_stay_adapters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stored", "module"),
     [
+        ("attn.wq_a", "self_attn.q_a_proj"),
         ("mlp.shared_mlp.up_proj", "mlp.shared_experts.up_proj"),
         ("mlp.linear_gate", "mlp.gate_proj"),
         ("self_attn.gate_proj", "self_attn.g_proj"),
@@ -202,6 +207,14 @@ def test_renamed_parts_of_decoders_are_found(stored: str, module: str) -> None:
     base, wanted = ([f"model.layers.{n}.{m}.weight" for n in range(2)] for m in (stored, module))
     found = StoredNames(base, wanted)
     assert [found.find(name) for name in wanted] == base
+
+
+def test_two_towers_of_one_model_are_told_apart() -> None:
+    text, expert = "a.eye.model.language_model.model.", "a.expert.model."
+    base = [*names(text, 2), *names(expert, 2)]
+    found = StoredNames(base, [*names("model.dit.", 2), *names("model.vlm.language_model.", 2)])
+    assert [found.find(name) for name in names("model.vlm.language_model.", 2)] == names(text, 2)
+    assert [found.find(name) for name in names("model.dit.", 2)] == names("model.dit.", 2)
 
 
 def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
@@ -216,6 +229,8 @@ def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
     [
         ([*names("text.", 2), *names("image.", 2)], names("model.", 2)),  # which of the two?
         ([*names("model.", 2), *names("image.", 3)], names("model.", 3)),  # a third layer
+        ([*names("a.b.c.text.model.", 2), *names("a.expert.model.", 2)], names("model.dit.", 2)),
+        ([*names("", 2), *numbered("out")], [*names("", 2), *numbered("head")]),
         ([*names("", 2), "segments.classifier.weight"], [*names("", 2), "classifier.weight"]),
         ([*names("", 2), "score.out.weight"], [*names("", 2), "model.score.out.weight"]),
     ],

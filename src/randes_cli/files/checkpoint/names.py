@@ -128,10 +128,17 @@ def _of_shapes(
 
 
 def _of_words(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-    """The pair of prefixes with more words in common than any that means another."""
-    count = {pair: len(set(pair[0].split(".")) & set(pair[1].split("."))) for pair in pairs}
+    """The pair of prefixes with more words in common than any that means another.
+
+    Of words before those that all names go on with, which tell nothing.
+    """
+    parted = {pair: _parted(*pair) for pair in pairs}
+    count = {
+        pair: len(set(theirs.split(".")) & set(ours.split(".")))
+        for pair, (theirs, ours) in parted.items()
+    }
     best = max(pairs, key=lambda pair: count[pair])
-    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
+    rivals = [pair for pair in pairs if parted[pair] != parted[best]]
     return best if all(count[pair] < count[best] for pair in rivals) else None
 
 

@@ -38,6 +38,8 @@ _FAMILIES: tuple[tuple[tuple[str, str], ...], ...] = (
     (
         (r"\.dense_h_to_4h\.", ".fc1."),
         (r"\.dense_4h_to_h\.", ".fc2."),
+        (r"\.perceive\.proj\.0\.", ".perceive.proj_conv."),
+        (r"\.perceive\.proj\.2\.", ".perceive.proj_out."),
         (r"\.perceive\.", ".patch_merger."),
     ),
     # BERT, ESM and others of the first years
@@ -130,6 +132,87 @@ _MARKED: dict[str, tuple[tuple[str, str], ...]] = {
         (r"radio_model\.model\.patch_generator\.embedder\.", "embeddings.patch_projection."),
         (r"\.attn\.proj\.", ".attention.o_proj."),
         (r"\.attn\.qkv\.", f".attention.{_QKV}."),
+    ),
+    # Qianfan-OCR
+    r"^mlp1\.1\.": (
+        (r"(^|\.)encoder\.layers\.", r"\1layers."),
+        (r"\.attn\.qkv\.", f".attention.{_QKV}."),
+        (r"\.attn\.proj\.", ".attention.projection_layer."),
+        (r"^mlp1\.1\.", "multi_modal_projector.linear_1."),
+        (r"^mlp1\.3\.", "multi_modal_projector.linear_2."),
+    ),
+    # RT-DETR's kin
+    r"(^|\.)encoder\.encoder\.\d+\.layers\.": (
+        (r"\.out_proj\.", ".o_proj."),
+        (r"\.layers\.(\d+)\.fc([12])\.", r".layers.\1.mlp.fc\2."),
+        (r"(^|\.)encoder\.encoder\.", r"\1encoder.aifi."),
+    ),
+    # D-FINE
+    r"\.gateway\.gate\.": (
+        (r"\.out_proj\.", ".o_proj."),
+        (r"\.layers\.(\d+)\.fc1\.", r".layers.\1.mlp.layers.0."),
+        (r"\.layers\.(\d+)\.fc2\.", r".layers.\1.mlp.layers.1."),
+        (r"(^|\.)encoder\.encoder\.", r"\1encoder.aifi."),
+    ),
+    # HyperCLOVA X, LFM3-VL, ERNIE 4.5 VL
+    r"\.vision_projector\.": ((r"\.vision_projector\.", ".projector."),),
+    r"(^|\.)patchifier\.": ((r"(^|\.)patchifier\.", r"\1patch_embed."),),
+    r"\.spatial_linear\.0\.": (
+        (r"\.(spatial|temporal)_linear\.0\.", r".\1_linear.fc1."),
+        (r"\.(spatial|temporal)_linear\.2\.", r".\1_linear.fc2."),
+    ),
+    # A.X-K2
+    r"\.W_down\.": (
+        (r"\.W_down\.", ".mlp.fc1."),
+        (r"\.W_up\.", ".mlp.fc2."),
+        (r"\.q_b_proj\.", ".q_gate_proj."),
+    ),
+    # Ling
+    r"\.attention\.f_proj\.": (
+        (r"(^|\.)word_embeddings\.", r"\1embed_tokens."),
+        (r"\.attention\.dense\.", ".attention.o_proj."),
+        (r"\.attention\.f_proj\.", ".attention.forget_gate.f_proj."),
+        (r"\.attention\.", ".self_attn."),
+    ),
+    # DeepSeek V4
+    r"\.attn\.wq_a\.": (
+        (r"\.attn\.indexer\.compressor\.", ".self_attn.compressor.indexer."),
+        (r"\.attn\.indexer\.wq_b\.", ".self_attn.compressor.indexer.q_b_proj."),
+        (r"\.attn\.indexer\.weights", ".self_attn.compressor.indexer.scorer.weights"),
+        (r"\.attn\.", ".self_attn."),
+        (r"\.ffn\.", ".mlp."),
+        (r"(^|\.)embed\.", r"\1embed_tokens."),
+        (r"^head\.", "lm_head."),
+        (r"\.w(q_[ab]|kv|o_[ab])\.", r".\1_proj."),
+        (r"\.wgate\.", ".gate_proj."),
+        (r"\.shared_experts\.w1\.", ".shared_experts.gate_proj."),
+        (r"\.shared_experts\.w2\.", ".shared_experts.down_proj."),
+        (r"\.shared_experts\.w3\.", ".shared_experts.up_proj."),
+    ),
+    # Cohere's speech recognition
+    r"transf_decoder\.": (
+        (r"encoder\.pre_encode\.out\.", "encoder.subsampling.linear."),
+        (r"\.linear_([qkv])\.", r".\1_proj."),
+        (r"\.linear_out\.", ".o_proj."),
+        (r"\.linear_pos\.", ".relative_k_proj."),
+        (r"transf_decoder\._embedding\.token_embedding\.", "decoder.embed_tokens."),
+        (r"transf_decoder\._decoder\.layers\.", "decoder.layers."),
+        (r"(^|\.)encoder_decoder_proj\.", r"\1decoder.proj."),
+        (r"\.first_sub_layer\.", ".self_attn."),
+        (r"\.second_sub_layer\.", ".encoder_attn."),
+        *((rf"\.{old}_net\.", f".{new}.") for old, new in _ATTENTION),
+        (r"\.out_projection\.", ".o_proj."),
+        (r"\.third_sub_layer\.dense_in\.", ".mlp.fc1."),
+        (r"\.third_sub_layer\.dense_out\.", ".mlp.fc2."),
+        (r"^log_softmax\.mlp\.layer0\.", "proj_out."),
+    ),
+    # Cosmos 3's Edge
+    r"^layers\.\d+\.mlp\.up_proj\.": (
+        (r"^(layers|embed_tokens|norm)\.", r"model.language_model.\1."),
+        (r"\.self_attn\.to_([qkv])\.", r".self_attn.\1_proj."),
+        (r"\.self_attn\.to_out\.", ".self_attn.o_proj."),
+        (r"\.mlp\.up_proj\.", ".mlp.fc1."),
+        (r"\.mlp\.down_proj\.", ".mlp.fc2."),
     ),
     # Cosmos 3
     r"^layers\.\d+\.self_attn\.to_q\.": (

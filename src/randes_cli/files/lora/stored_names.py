@@ -96,21 +96,26 @@ class StoredNames:
         known = [name for name, stored in found.items() if stored in self._stored]
         if lost:
             taken = {found[name] for name in known}
-            free = [form for form, stored in self._stored.items() if stored not in taken]
-            self._add_below("", lost, known, free)
+            free = {form: stored for form, stored in self._stored.items() if stored not in taken}
+            own = [form for form, stored in free.items() if form == stored]
+            self._add_below("", lost, known, (own, list(free)))
 
     def _add_below(
-        self, start: str, names: list[str], known: list[str], free: Collection[str]
+        self, start: str, names: list[str], known: list[str], free: tuple[list[str], list[str]]
     ) -> None:
-        """A prefix that moves all of `names`, which begin with `start`; or one for each part."""
+        """A prefix that moves all of `names`, which begin with `start`; or one for each part.
+
+        To `free` names: the file's own, or what others call them, too, where that does not do.
+        """
         mixed = any(name.startswith(start) for name in known)
         modules = {name.rpartition(".")[0] for name in names}
         alone = len(modules) < 2 and not any(map(SHARED.search, names))
-        pair = None if mixed or alone else guess_prefix(free, names)
-        if pair and all(self._moves(pair, name) for name in names):
-            rest = start[len(pair[0]) :] if start.startswith(pair[0]) else ""
-            self._prefixes.append((pair[0] + rest, pair[1] + rest))
-            return
+        for forms in () if mixed or alone else free:
+            pair = guess_prefix(forms, names)
+            if pair and all(self._moves(pair, name) for name in names):
+                rest = start[len(pair[0]) :] if start.startswith(pair[0]) else ""
+                self._prefixes.append((pair[0] + rest, pair[1] + rest))
+                return
         parts: dict[str, list[str]] = {}
         for name in names:
             word, dot, _ = name[len(start) :].partition(".")
@@ -120,8 +125,12 @@ class StoredNames:
             self._add_below(part, inside, known, free)
 
     def _moves(self, pair: tuple[str, str], name: str) -> bool:
+        """Whether a name is found so, and by a word, for a layer's number tells nothing."""
         theirs, ours = pair
-        return name.startswith(theirs) and ours + name[len(theirs) :] in self._stored
+        moved = ours + name[len(theirs) :]
+        words = set(name.split(".")[:-1]) & set(moved.split(".")[:-1])
+        named = not all(map(str.isdigit, words))
+        return name.startswith(theirs) and moved in self._stored and named
 
 
 def otherwise_named(

@@ -103,6 +103,14 @@ def embedding_of(
     return found[0] if len(found) == 1 else None
 
 
+def may_share(base: Mapping[str, TensorInfo], name: str) -> bool:
+    """Whether a weight that a base's file lacks may be its embedding's: a head's, or another's."""
+    component, _, inner = name.rpartition("/")
+    start = f"{component}/" if component else ""
+    shares = inner in HEADS or SHARED.search(inner)
+    return bool(shares) and embedding_of(base, None, start) is not None
+
+
 def vocabulary(config: Mapping[str, Any] | None) -> int | None:
     """`vocab_size` of a configuration, or of the text model in it."""
     for part in (config or {}, (config or {}).get("text_config")):

@@ -11,6 +11,7 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign, refuse_kind
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
+from randes_cli.files.lora.ties import may_share
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -58,7 +59,7 @@ def require_adapts(adapter: Checkpoint, base: Source) -> None:
 
 
 def _has_module(base: Source, module: str) -> bool:
-    if f"{module}.weight" in base.tensors:
+    if f"{module}.weight" in base.tensors or may_share(base.tensors, f"{module}.weight"):
         return True
     return any(name.startswith(f"{module}.") for name in base.tensors)
 
