@@ -13,6 +13,7 @@ from randes_cli import Bank, PackOptions, TaskInput, add, pack, remove, unpack
 from randes_cli.errors import MismatchError
 from tests.files.test_stored_names import llava, qwen2_vl, vit
 
+FSDP = "_fsdp_wrapped_module"
 State = dict[str, torch.Tensor]
 NEWER = (("weight_g", "original0"), ("weight_v", "original1"))
 SIZES = {"conv.weight_g": (1, 1, 4), "conv.weight_v": (12, 6, 4), "proj.weight": (24, 12)}
@@ -81,6 +82,23 @@ def test_a_word_of_a_wrapper_inside_names_is_the_task_s_own(word: str, tmp_path:
     found = back(tmp_path / "bank.randes", "one")
     assert found.keys() == task.keys()
     assert same({name.replace(f".{word}", ""): t for name, t in found.items()}, wanted)
+
+
+@pytest.mark.parametrize("word", ["", "_orig_mod."])
+def test_words_of_wrappers_inside_the_base_s_names_hide_no_task(word: str, tmp_path: Path) -> None:
+    def wrapped(state: State) -> State:
+        """As FSDP names what it wraps, and each layer by itself, too."""
+        parts = ((name.replace("r.", f"r.{FSDP}."), t) for name, t in state.items())
+        return {f"{FSDP}.{name}": tensor for name, tensor in parts}
+
+    base, one = older(0), {f"{word}{name}": tensor for name, tensor in older(1).items()}
+    (_, task) = save(tmp_path, base=base, one=one)
+    pack(tmp_path / "base.safetensors", [task], tmp_path / "plain.randes")
+    save(tmp_path, base=wrapped(base))
+    pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
+    wanted, found = (back(tmp_path / f"{name}.randes", "one") for name in ("plain", "bank"))
+    assert found.keys() == one.keys()
+    assert all(torch.allclose(found[name], wanted[name], atol=1e-3) for name in one)
 
 
 @pytest.mark.parametrize("make", [vit, qwen2_vl, llava])

@@ -15,6 +15,7 @@ from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import BaseStorage
 from tests.checkpoints import State, perturbed, retrieve, save, small_model
+from tests.files.folders import put
 
 ONE = RunOptions(threads=1)
 BASE = small_model()
@@ -122,3 +123,12 @@ def test_an_original_that_has_gained_a_sub_folder_is_read_as_it_was_packed(tmp_p
         save(BASE, folder / "later" / "model.safetensors")
     assert set(retrieve(bank, "task")) == set(BASE)
     remove(bank, "task", run=ONE)
+
+
+@pytest.mark.parametrize("whole", ["consolidated", "model", "open_clip_model"])
+def test_a_model_goes_before_an_adapter_beside_it(whole: str, tmp_path: Path) -> None:
+    put(tmp_path / "adapter_model.safetensors", "w.lora_A.weight")
+    put(tmp_path / f"{whole}.safetensors", "w.weight")
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert list(checkpoint.tensors) == ["w.weight"]
+        assert "adapter_model.safetensors" in checkpoint.left_out

@@ -19,16 +19,17 @@ PICKLES = (*PICKLES_IN_FOLDERS, ".pt2", ".pkl", ".pickle")
 INDEX = ".index.json"
 #: The two files of an adapter of PEFT's.
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-#: What a folder's weights are called, best first (transformers, diffusers, PEFT, OpenCLIP, then
-#: the names of pickles), and what pickles are called where they come back.
+#: What a folder's weights are called, best first (transformers, diffusers, OpenCLIP, then the
+#: names of pickles), and what pickles are called where they come back.
 STEMS = {
     "model": "model",
     "diffusion_pytorch_model": "diffusion_pytorch_model",
-    "adapter_model": "adapter_model",
     "open_clip_model": "open_clip_model",
     "pytorch_model": "model",
     "open_clip_pytorch_model": "open_clip_model",
 }
+#: What is read of a folder, best first: then Mistral's whole model, and PEFT's adapter.
+BEST = (*STEMS, "consolidated", "adapter_model")
 #: Names of weights whose library reads shards through an index.
 _SHARDED = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)(\.[\w-]+)?\.safetensors")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")

@@ -24,10 +24,10 @@ from randes_cli.files.kinds import SUFFIXES, other_file
 from randes_cli.files.side_files import is_safe_name, stays_in, walk
 from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import (
+    BEST,
     INDEX,
     PICKLES,
     SHARD,
-    STEMS,
     entries,
     index_of,
     is_index,
@@ -261,11 +261,11 @@ def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
     """The weight file or index to read, and what to say of the choice.
 
     A whole file before shards, as transformers has it; safetensors before pickles; what has
-    no variant before what has one.
+    no variant before what has one; a model before an adapter.
     """
     names = {path.name: path for path in found}
     for kind in ("safetensors", "bin"):
-        for stem in STEMS:
+        for stem in BEST:
             for name in (f"{stem}.{kind}", f"{stem}.{kind}{INDEX}"):
                 if name in names:
                     note = f"read {name} and not the shards beside it, as transformers does"

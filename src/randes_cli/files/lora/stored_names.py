@@ -9,7 +9,7 @@ kinds of input under one more word (`model.language_model.`).
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
@@ -149,7 +149,10 @@ def otherwise_named(
     newer, older = aliases(free), aliases(plain)
     pairs = [(plain[other], name) for other, name in newer.items() if other in plain]
     pairs += [(plain[older[name]], name) for name in free if name in older]
-    pairs += [(own, name) for form, own in plain.items() if (name := unwrapped(form)) in free]
+    bare = defaultdict[str, list[str]](list)
+    for name in free:
+        bare[unwrapped(name)].append(name)
+    pairs += [(own, name) for form, own in plain.items() for name in bare.get(unwrapped(form), ())]
     pairs += _same_factors(lost, free)
     shared = list(filter(_is_shared, plain)), list(filter(_is_shared, free))
     if len(shared[0]) == len(shared[1]) == 1:
