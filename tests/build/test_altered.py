@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from randes_cli import PackOptions, RunOptions, pack, remove
+from randes_cli import PackOptions, RunOptions, add, pack, remove
 from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import EditOptions
 from tests.build.test_adapter_banks import inputs, save_adapter
@@ -90,3 +90,24 @@ def test_a_factor_of_minus_zeros_is_no_zero_of_a_bank_of_adapters(tmp_path: Path
     with BankFile(tmp_path / "bank.randes") as bank:
         task = bank.task("cars")
         assert set(task.own) == {minus} and set(task.unchanged) == {zero}
+
+
+@pytest.mark.parametrize("width", [torch.float64, torch.float32])
+def test_a_dry_run_foresees_what_float32_does_not_show_of_float64(
+    width: torch.dtype, tmp_path: Path
+) -> None:
+    base, chance = base_of(width), torch.Generator().manual_seed(3)
+    plain = {name: value.double() for name, value in base.items()}
+    fine = {**plain, "w": plain["w"] * (1 + 1e-10)}
+    other = {n: v + 0.1 * torch.randn(v.shape, generator=chance) for n, v in plain.items()}
+    tasks, bank = Packer(tmp_path).inputs({"a": fine, "b": other}), tmp_path / "bank.randes"
+    source = str(save(base, tmp_path / "base.safetensors"))
+    ahead = pack(source, tasks, bank, run=ONE, dry_run=True)
+    made = pack(source, tasks, bank, run=ONE)
+    assert ahead.kept_exactly == made.kept_exactly and list(made.kept_exactly["a"]) == ["w"]
+    assert ahead.bank_bytes == made.bank_bytes
+
+    (late,) = Packer(tmp_path).inputs({"c": {**fine, "w": fine["w"] * (1 + 1e-10)}})
+    wanted = add(bank, [late], EditOptions(dry_run=True), ONE)
+    found = add(bank, [late], EditOptions(), ONE)
+    assert wanted.kept_exactly == found.kept_exactly and list(found.kept_exactly["c"]) == ["w"]

@@ -293,7 +293,7 @@ class Edit:
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
                 room=room(built.manifest),
-                kept_exactly={one.name: one.kept_exactly() for one in self.coming},
+                kept_exactly={one.name: one.kept_exactly() for one in build.draft.coming},
                 notes=(*self.notes, *twins(built, build.draft, dry_run=options.dry_run)),
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from randes_cli.build.altered import foreseen
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, look_at
@@ -28,6 +29,8 @@ from randes_cli.stats.stored import Statistics
 
 def preview(build: Build, seal_bits: int | None = None) -> Built:
     """What `build.write` would make, and where `seal_bits` is given what sealing would measure."""
+    if not build.supposed:
+        build.draft = replace(build.draft, coming=foreseen(build.draft.coming, build.base))
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
     rows = norm_rows(base)
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
