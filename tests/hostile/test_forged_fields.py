@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,12 @@ from safetensors.numpy import save_file
 from randes_cli import TaskInput, pack
 from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
+from randes_cli.errors import BankDamaged
+from randes_cli.files.bank.checks import check_agreement
 from randes_cli.files.bank.file import BankFile
+from randes_cli.files.digests import digest
+from randes_cli.specs import TensorInfo
+from randes_cli.stats.lengths import bank_lengths, stored_lengths
 from tests.hostile.small import (
     ONE,
     contents,
@@ -47,6 +55,14 @@ HUGE: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda m: m["tasks"][0]["own"].update({"x" * 5000: ["F32", [1]]}),
         "tasks[0].own['xxx",
     ),
+    "an index forgotten twice": (
+        lambda m: m.update(next_index=9, forgotten=[[5, 0], [5, 0]]),
+        "manifest: forgotten has an index twice",
+    ),
+    "3,000 files": (
+        lambda m: m["tasks"][0].update(files={f"{n}.json": "0" * 32 for n in range(3000)}),
+        "manifest: tasks[0].files has more names",
+    ),
     "a coefficient of 1e7": (
         lambda m: m["tasks"][0].update(coefficient=10**7),
         "tasks[0].coefficient is out of range",
@@ -64,6 +80,41 @@ def test_boundless_values_are_damage_with_the_field_named(
         assert run([words[0], str(path), *words[1:]]) == 6
         said = capsys.readouterr().err
         assert expected in said and said.count("\n") == 1 and len(said) < 500
+
+
+def test_what_a_manifest_counts_takes_no_time_of_its_own(tmp_path: Path) -> None:
+    bank = make_small_bank(tmp_path)  # of layers that are shuffled
+    forgotten = [[n, n] for n in range(2, 40_000)]
+    many = {"groups": 2**20, "next_index": 40_000, "forgotten": forgotten}
+    path = forged_manifest(bank, tmp_path / "many.randes", lambda m: m.update(many))
+    started = time.process_time()
+    with BankFile(path) as opened:
+        lengths = bank_lengths(opened.manifest, stored_lengths(opened))
+    assert time.process_time() - started < 1
+    assert lengths.others == {}
+
+
+def test_a_bank_that_superposes_nothing_has_no_tables_of_many_tasks(tmp_path: Path) -> None:
+    with BankFile(make_small_bank(tmp_path)) as bank:
+        made, tensors = bank.manifest, bank.header.tensors
+    exact = replace(made.transform, exact=frozenset(made.base.tensors))
+    for count, said in ((1025, "more tasks than"), (1024, "has another shape")):
+        tasks = made.tasks[:1] * count
+        with pytest.raises(BankDamaged, match=said):
+            check_agreement(replace(made, transform=exact, cells=(), tasks=tasks), tensors)
+
+
+def test_one_content_is_no_gigabytes_of_side_files(tmp_path: Path) -> None:
+    tensors, data, manifest = contents(make_small_bank(tmp_path))
+    content = bytes(2**20)
+    key = f"files/{digest(content).hex()}"
+    tensors[key], data[key] = TensorInfo(key, "U8", (len(content),)), content
+    task = manifest["tasks"][0]
+    for count, is_damage in ((512, False), (513, True)):
+        task["files"] = {f"{n}.json": key.removeprefix("files/") for n in range(count)}
+        path = forge(tmp_path / "files.randes", tensors, data, json.dumps(manifest).encode())
+        with pytest.raises(BankDamaged, match="side files") if is_damage else nullcontext():
+            BankFile(path).close()
 
 
 def test_a_whole_number_is_a_coefficient_as_well(tmp_path: Path) -> None:

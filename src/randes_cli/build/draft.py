@@ -120,7 +120,8 @@ class Draft:
 
     def _wanted(self) -> set[Place]:
         """Superpositions that a task that stays changed (or a forgotten one may have)."""
-        wanted = {(group, unit) for _, group in self.start.forgotten for unit in self.units}
+        forgotten = {group for _, group in self.start.forgotten}
+        wanted = {(group, unit) for group in forgotten for unit in self.units}
         for task in self.start.tasks:
             names = set(self.unit_of) - task.unchanged - task.absent - set(task.own)
             wanted |= {(task.group, self.unit_of[name]) for name in names}

@@ -41,6 +41,8 @@ MOST_BYTES = 64 * 2**20
 MOST_UNKNOWN = 2**20
 #: Side files of one folder, and their bytes together.
 MOST_FILES, MOST_TOGETHER = 1000, 256 * 2**20
+#: How many folders' side files a record may have: a task's own, and those that it is lent.
+FOLDERS = 2
 #: Folders that a side file may be deep, and names that a list of what stays behind has.
 MOST_PARTS = 6
 MOST_LISTED = 1000

@@ -139,19 +139,20 @@ def changed_rows(manifest: Manifest) -> Bools:
 
 
 def forgotten_energy(known: Known, manifest: Manifest) -> dict[int, F64]:
-    """‖q‖² at every position of deltas that no task answers for, by group.
+    """‖q‖² at every position of deltas that no task answers for, by group that has tasks.
 
-    Where nobody wrote them down each counts as the mean of the group's tasks, or of all.
+    Where nobody wrote them down each counts as the mean of the group's tasks.
     """
-    made: dict[int, F64] = {}
+    of, made = np.array([task.group for task in manifest.tasks], np.int64), dict[int, F64]()
+    places: dict[int, list[int]] = {}
     for place, (_, group) in enumerate(manifest.forgotten):
+        places.setdefault(group, []).append(place)
+    for group in sorted(set(of.tolist()) & places.keys()):
         if known.forgotten is not None:
-            row = known.forgotten[place]
+            made[group] = known.forgotten[places[group]].sum(axis=0)
         else:
-            near = [n for n, task in enumerate(manifest.tasks) if task.group == group]
-            near = near or list(range(len(manifest.tasks)))
-            row = known.rounded[1][:, near].mean(axis=1) if near else np.zeros(len(known.norms))
-        made[group] = made[group] + row if group in made else row
+            mean = known.rounded[1][:, np.flatnonzero(of == group)].mean(axis=1)
+            made[group] = len(places[group]) * mean
     return made
 
 

@@ -31,9 +31,13 @@ from randes_cli.files.bank.keys import (
 )
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.side_files import FOLDERS, MOST_TOGETHER
 from randes_cli.limits import MOST_STATISTIC
 from randes_cli.plan import plan_units, sealable, share_of, superposable
 from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo, Tensors
+
+#: Tasks of a bank that superposes nothing.
+_MOST_APART = 2**10
 
 
 def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
@@ -47,7 +51,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
     summable = list(compress(base, columns(base).where(superposable).tolist()))
     sums = _superpositions(manifest, tensors, summable)
     _check_superpositions(manifest, tensors, summable, sums)
-    _check_units(manifest, tensors)
+    _check_units(manifest, tensors, sorted(sums))
     _check_sums(manifest, summable, sums)
     _check_cells(manifest, summable)
     for task in manifest.tasks:
@@ -84,12 +88,16 @@ def _lacking(key: str) -> BankDamaged:
 
 
 def _check_files(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
-    """Whether the side files that records name are there."""
+    """Whether the side files that records name are there, each record's in bounds together."""
     for files in (manifest.base.files, *(task.files for task in manifest.tasks)):
+        together = 0
         for name, content in files.items():
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
                 raise BankDamaged(f"side file {name!r} is missing")
+            together += there.nbytes
+        if together > FOLDERS * MOST_TOGETHER:
+            raise BankDamaged("side files are larger than those of a model's folder may be")
 
 
 def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int, ...]]:
@@ -203,8 +211,13 @@ def _check_seal(group: int, tensors: Tensors, manifest: Manifest, base: TensorIn
             _expect(tensors, *wanted)
 
 
-def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
-    """Layers that tasks move among themselves share one step, and lie in a group together."""
+def _check_units(
+    manifest: Manifest, tensors: Mapping[str, TensorInfo], groups: Sequence[int]
+) -> None:
+    """Layers that tasks move among themselves share one step, and lie in a group together.
+
+    `groups` are those that have any superposition.
+    """
     if manifest.transform.shuffle is Shuffle.none:
         return
     for unit in plan_units(manifest.base.tensors, manifest.transform):
@@ -212,7 +225,7 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
         for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
             if len({table.get(name) for name in names}) > 1:
                 raise BankDamaged(f"manifest: {what} differ among layers like {names[0]!r}")
-        for group in range(manifest.groups if len(names) > 1 else 0):
+        for group in groups if len(names) > 1 else ():
             there = [sum_key(group, name) in tensors for name in names]
             if any(there) and not all(there):
                 lost = names[there.index(False)]
@@ -234,7 +247,12 @@ def _check_sums(manifest: Manifest, summable: Sequence[str], sums: Mapping[int, 
 
 
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
-    """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
+    """Whether every tensor that may be superposed is in a cell of the Gram matrices.
+
+    Where nothing is superposed no table grows with the pairs of tasks, whose matrices we make.
+    """
+    if not manifest.cells and len(manifest.tasks) > _MOST_APART:
+        raise BankDamaged("manifest: has more tasks than a bank without superpositions may have")
     transform = manifest.transform
     if transform.rest is not Rest.sum:
         units = plan_units(manifest.base.tensors, transform)

@@ -269,10 +269,16 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
     indices = {task.index for task in made.tasks}
     if any(not set(pair) <= indices for pair in made.estimated):
         raise fields.fail("stats.estimated", "names an index that no task has")
+    _check_forgotten(fields, made, indices)
+    _check_cells(fields, made, names)
+
+
+def _check_forgotten(fields: Fields, made: Manifest, indices: set[int]) -> None:
+    if len(dict(made.forgotten)) < len(made.forgotten):
+        raise fields.fail("forgotten", "has an index twice")
     for index, group in made.forgotten:
         if index in indices or index >= made.next_index or group >= made.groups:
             raise fields.fail("forgotten", f"has {index} of group {group}, which cannot be")
-    _check_cells(fields, made, names)
 
 
 def _check_cells(fields: Fields, made: Manifest, names: set[str]) -> None:

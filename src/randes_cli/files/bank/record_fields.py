@@ -17,7 +17,7 @@ from randes_cli.files.bank.json_fields import (
     as_typed_shapes,
 )
 from randes_cli.files.kinds import SUFFIXES
-from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
+from randes_cli.files.side_files import FOLDERS, MOST_FILES, MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.limits import is_name, strange_name
 from randes_cli.specs import Rest, Shuffle, Signs, Table, Tensors, Transform
 
@@ -55,6 +55,8 @@ def read_left_out(fields: Fields) -> dict[str, str]:
 def read_files(fields: Fields) -> dict[str, str]:
     """Side files of a record: safe names, content digests."""
     found = fields.optional_map("files", _content)
+    if len(found) > FOLDERS * MOST_FILES:
+        raise fields.fail("files", "has more names than a model's folder may have")
     for name in found:
         if not is_side_file(name):
             raise fields.fail(f"files[{name[:100]!r}]", "is not the name of a side file")

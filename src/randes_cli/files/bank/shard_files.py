@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import BankDamaged, InputOutputError, UsageError
+from randes_cli.errors import BankDamaged, InputOutputError, OutOfResources, UsageError
 from randes_cli.files.bank.shards import folder_beside, shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
@@ -152,6 +152,8 @@ def _opened(path: Path, size: int, *, keep: bool, missing: Callable[[], BankDama
         return MissingShard(error)
     except OSError as error:
         problem = wrap_os_error(error, path, "opening")
+        if isinstance(problem, OutOfResources):  # no fault of the shard
+            raise problem from error
         return MissingShard(InputOutputError(str(problem)))
 
 
