@@ -80,6 +80,7 @@ PUBLIC = [
     "TaskInput",
     "TaskRecord",
     "TaskSummary",
+    "TooManyOpen",
     "Transform",
     "TuneOptions",
     "TuneReport",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from randes_cli.errors import NoSpace as NoSpace
     from randes_cli.errors import OutOfResources as OutOfResources
     from randes_cli.errors import RandesError as RandesError
+    from randes_cli.errors import TooManyOpen as TooManyOpen
     from randes_cli.errors import UsageError as UsageError
     from randes_cli.files.bank.records import TaskRecord as TaskRecord
     from randes_cli.files.recipe.recipe import Recipe as Recipe
@@ -84,7 +85,8 @@ _NAMES = {
     "build.pack": "pack",
     "build.seal.seal": "seal",
     "errors": "BankDamaged BankLocked CheckFailed CheckpointError HubError InputOutputError "
-    "MismatchError MissingError NewerFormat NoSpace OutOfResources RandesError UsageError",
+    "MismatchError MissingError NewerFormat NoSpace OutOfResources RandesError TooManyOpen "
+    "UsageError",
     "files.recipe.recipe": "Recipe",
     "files.bank.records": "TaskRecord",
     "live.mixed": "MixedModel attach",

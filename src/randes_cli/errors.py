@@ -12,6 +12,7 @@ RandesError                 70  (never raised itself)
 ├── HubError                 9  Hub, store, network or authorisation
 ├── NewerFormat             10  a newer version or an unknown required feature
 ├── OutOfResources          71  no more memory, or a part of the program cannot be loaded
+│   └── TooManyOpen         74  no more files can be opened
 └── InputOutputError        74  the operating system refused a read, a write or an open file
 """
 
@@ -147,6 +148,12 @@ class OutOfResources(RandesError):
     """The system gives no more memory, or what the program is made of cannot be loaded."""
 
     exit_code = 71
+
+
+class TooManyOpen(OutOfResources):
+    """The system opens no more files."""
+
+    exit_code = 74
 
 
 class InputOutputError(RandesError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +81,20 @@ def test_too_few_open_files_end_with_74_and_one_line(bank: Path) -> None:
             assert "Too many open files" in done.stderr and done.stderr.count("\n") == 1
         bank.write_bytes(before)
     assert codes == {0, 74}
+
+
+def test_originals_beyond_the_open_files_are_named_or_opened(bank: Path) -> None:
+    for n in range(30):
+        shutil.copy(source(bank.parent, "half"), bank.parent / f"t{n}.safetensors")
+    many = [str(bank.parent / f"t{n}.safetensors") for n in range(30)]
+    assert run(["add", str(bank), *many, "-q"]) == 0
+    words, before = ["add", str(bank), f"last={many[0]}", "-q"], bank.read_bytes()
+    for count in (20, 33):
+        done = _process(words, _limit(resource.RLIMIT_NOFILE, count))
+        assert (done.returncode, bank.read_bytes()) == (74, before)
+        assert ".safetensors: Too many open files while opening" in done.stderr
+    done = _process(words, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (20, 100)))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_working_folder_that_is_gone_is_named(bank: Path) -> None:

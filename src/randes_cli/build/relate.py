@@ -6,8 +6,9 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -21,7 +22,7 @@ from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.columns import some_columns
 from randes_cli.core.tails import tails
-from randes_cli.errors import MismatchError, RandesError
+from randes_cli.errors import MismatchError, OutOfResources, RandesError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.records import TaskRecord
@@ -97,9 +98,11 @@ def _found_again(
     """A stored task with its original checkpoint, where that is found and looks the same."""
     path, ref = found_recorded(task.source, bank.path), recorded_ref(task.source)
     if path is not None and (ref is None or _is_here(ref)):  # else not worth gigabytes
-        with suppress(RandesError):
-            again = _reread(draft, bank, task, path, stack)
-            return again, Older(task.index, path)
+        try:
+            return _reread(draft, bank, task, path, stack), Older(task.index, path)
+        except RandesError as error:
+            if isinstance(error, OutOfResources):
+                raise
     return Echo(bank, task), Older(task.index, None)
 
 
@@ -271,12 +274,11 @@ def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
 
 
 def _share_all(found: F64, exact: Sequence[bool], tasks: Sequence[Deltas], draft: Draft) -> None:
-    forgotten = draft.old.manifest.forgotten if draft.old else ()
-    old = len(tasks)
-    for group in range(draft.start.groups if old else 0):
-        near = [n for n in range(old) if tasks[n].group == group]
-        far = [old + n for n, one in enumerate(draft.coming) if one.group == group]
-        _share_out(found, exact, near, far, sum(where == group for _, where in forgotten))
+    forgotten = Counter(group for _, group in draft.old.manifest.forgotten) if draft.old else {}
+    for group in sorted({one.group for one in draft.coming}):
+        near = [n for n, one in enumerate(tasks) if one.group == group]
+        far = [len(tasks) + n for n, one in enumerate(draft.coming) if one.group == group]
+        _share_out(found, exact, near, far, forgotten.get(group, 0))
 
 
 def _share_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 #: As it was given to us, for the commands that users have us run.
@@ -10,12 +11,15 @@ GIVEN = dict(os.environ)
 _DUMB = ("dumb", "unknown")
 #: What libraries take for a terminal's size.
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+#: Open files that are asked for: what macOS gives at the most.
+_OPEN = 10240
 
 
 def prepare() -> None:
     """Keep NumPy's matrix products on the thread that asks for them: the cores have work."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _forget_absurd_sizes()
+    _open_many_files()
     if os.environ.get("TERM", "").lower() in _DUMB:
         _say_width()
 
@@ -26,6 +30,17 @@ def _forget_absurd_sizes() -> None:
         size = os.environ.get(name, "")
         if not (size.isascii() and size.isdigit() and len(size) <= 4 and int(size)):
             os.environ.pop(name, None)
+
+
+def _open_many_files() -> None:
+    """Take as many open files as the system would give: a bank may have a thousand originals."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _OPEN if most == resource.RLIM_INFINITY else min(most, _OPEN)
+        if given != resource.RLIM_INFINITY and given < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _say_width() -> None:

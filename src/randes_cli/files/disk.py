@@ -18,6 +18,7 @@ from randes_cli.errors import (
     NoSpace,
     OutOfResources,
     RandesError,
+    TooManyOpen,
 )
 from randes_cli.files import system
 from randes_cli.files.nearest import absent
@@ -37,7 +38,8 @@ def wrap_os_error(
         return MissingError(absent(Path(path)))
     if error.errno == errno.ENOMEM:
         return OutOfResources(f"{path}: not enough memory while {doing}")
-    return InputOutputError(f"{path}: {reason} while {doing}")
+    full = error.errno in (errno.EMFILE, errno.ENFILE)
+    return (TooManyOpen if full else InputOutputError)(f"{path}: {reason} while {doing}")
 
 
 def read_beginning(path: Path, most: int) -> bytes:
