@@ -11,7 +11,6 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.prediction.cosines import cosines
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.base import bank_base
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath
 from randes_cli.ops.originals import Original, Originals, open_originals
@@ -81,10 +80,7 @@ def measured_distribution(
     """From the checkpoints of tasks, streamed; `during` is the bank's own."""
     tensors = bank.manifest.base.tensors
     found: list[tuple[list[float], list[float]]] = []
-    with (
-        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
-        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
-    ):
+    with open_originals(bank, originals, run, base) as (opened, tasks):
 
         def work(names: list[str]) -> int:
             found.append(_compare(opened, tasks, names, tensors[names[0]]))

@@ -11,7 +11,7 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.base import BankBase
 from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath
@@ -72,10 +72,7 @@ def measure(
 
     Raises what `open_originals` raises, and MismatchError where an exact tensor differs.
     """
-    with (
-        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
-        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
-    ):
+    with open_originals(bank, originals, run, base) as (opened, tasks):
         return tuple(_measure_task(bank, opened, one, run, progress) for one in tasks)
 
 

@@ -13,7 +13,7 @@ from randes_cli.core.arrays import F32, Raw
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.base import BankBase, bank_source
+from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.guard import check_steady
 from randes_cli.files.source import Source, read_values
@@ -61,28 +61,24 @@ class Original:
 
 @contextmanager
 def open_originals(
-    bank: BankFile,
-    base: BankBase | None,
-    originals: Originals,
-    *,
-    allow_pickle: bool = False,
-) -> Iterator[list[Original]]:
-    """The checkpoints of tasks.
+    bank: BankFile, originals: Originals, run: RunOptions, base: StrPath | None
+) -> Iterator[tuple[BankBase | None, list[Original]]]:
+    """The bank's base (of another place, where that is given), and the checkpoints of tasks.
 
     Raises UsageError for what is no table, MissingError for a task that is not in the bank,
     MismatchError for a checkpoint with other tensors than the task.
     """
     with ExitStack() as stack:
-        made = []
+        below, made = stack.enter_context(bank_base(bank, base, allow_pickle=run.allow_pickle)), []
         for name, source in sources_by_task(originals).items():
             task = bank.task(name)
-            leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle, task.layout)
-            opened = reopen(stack, name, as_source(source), bank_source(bank, base), leave)
+            leave = OpenOptions(allow_pickle=run.allow_pickle).recorded(task.pickle, task.layout)
+            opened = reopen(stack, name, as_source(source), bank_source(bank, below), leave)
             checkpoint = Watched(opened.source)
             if checkpoint.tensors != TaskTensors(bank, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))
-        yield made
+        yield below, made
         check_steady()
 
 

@@ -13,7 +13,7 @@ from randes_cli.core.overlap import Overlap
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.base import BankBase
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath
 from randes_cli.ops.compare import retrieved_and_true
@@ -134,10 +134,7 @@ def interference(
 
     Raises MismatchError for a checkpoint with other tensors than its task, or another base.
     """
-    with (
-        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
-        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
-    ):
+    with open_originals(bank, originals, run, base) as (opened, tasks):
         cut = Breakdown(bank, open_statistics(bank), by)
         made = []
         for one in tasks:

@@ -81,8 +81,8 @@ def load_into(
     """Write a task into a module. See `Bank.load_into`; `kernels` are kept for the next call."""
     _refuse_attached(module)
     state = {n: t for n, t in module.state_dict().items() if hasattr(t, "data_ptr")}
-    named = _names(state, retrieval, strict=strict)
-    slots = [_slot(retrieval.tensors[name], state[target]) for target, name in named.present]
+    present, missing, unexpected = _names(state, retrieval, strict=strict)
+    slots = [_slot(retrieval.tensors[name], state[target]) for target, name in present]
     taken: list[Kernel] = []
 
     def worker() -> Kernel:
@@ -114,27 +114,21 @@ def load_into(
             "the module's dtype and became its largest; use a wider dtype"
         )
     size = sum(slot.info.nbytes for slot in slots)
-    turned = retrieval.turned.names
-    return LoadReport(len(slots), size, named.missing, named.unexpected, turned)
+    return LoadReport(len(slots), size, missing, unexpected, retrieval.turned.names)
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
-    present: tuple[tuple[str, str], ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
+def _names(
+    state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: bool
+) -> tuple[list[tuple[str, str]], tuple[str, ...], tuple[str, ...]]:
+    """Which names to write, the module's and the bank's, those missing, and those unexpected.
 
-
-def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: bool) -> _Names:
-    """Which names to write: of tied ones (the same memory) the first that the task has.
-
-    `present` pairs the module's name with the bank's.
+    Of tied ones (the same memory) the first that the task has.
     """
     stored = {retrieval.output_name(name): name for name in retrieval.tensors}
     tied: dict[Any, list[str]] = {}
     for name, tensor in state.items():
         tied.setdefault(_place(tensor) or name, []).append(name)
-    present, missing, apart = [], [], list[str]()
+    present, missing, apart = list[tuple[str, str]](), list[str](), list[str]()
     for names in tied.values():
         found = {retrieval.kept_name(stored[n]): n for n in reversed(names) if n in stored}
         first, *others = reversed(found.values()) if found else [""]
@@ -160,7 +154,7 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
             f"{bank}: the module has no parameter for {_some(unexpected)} of task {task} "
             "(strict=False passes over them)"
         )
-    return _Names(tuple(present), tuple(missing), (*unexpected, *apart))
+    return present, tuple(missing), (*unexpected, *apart)
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import PurePath
+from typing import TypeAlias
 
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
@@ -13,12 +14,12 @@ from randes_cli.files.location import Place, RemotePath, as_place, recorded_plac
 from randes_cli.files.store import look_up
 from randes_cli.limits import StrPath, as_source
 
-#: What a file or folder is, by whatever name: its device and inode.
-Identity = tuple[int, int]
+#: What a file or folder is, by whatever name: its device and inode, or its address.
+Identity: TypeAlias = tuple[int, int] | RemotePath
 
 
 class Originals:
-    """Recorded sources of a bank's tasks and of its base, where they lie here."""
+    """Recorded sources of a bank's tasks and of its base, where they lie here or in a store."""
 
     def __init__(self, bank: BankFile, base: StrPath | None = None) -> None:
         self._bank, self._given = bank, base
@@ -28,50 +29,14 @@ class Originals:
 
         Also with ``--force``: what comes back is another. New files may lie beside it.
         """
-        name = self._original_far(path) if isinstance(path, RemotePath) else self._original(path)
-        if name is not None:
+        places: tuple[Place, Place] = path, path.parent
+        found = filter(None, map(_identity, places))
+        name = next((self._known[place] for place in found if place in self._known), None)
+        if name is not None and _is_there(path):
             raise UsageError(
                 f"{path}: exists, and is what {name} was packed from: name another place with -o "
                 "(it is not replaced, also not with --force)"
             )
-
-    def _original(self, path: Path) -> str | None:
-        """Whose file it is, where it is one."""
-        if not path.exists():
-            return None
-        places = filter(None, map(_identity, (path, path.parent)))
-        return next((self._known[place] for place in places if place in self._known), None)
-
-    def _original_far(self, path: RemotePath) -> str | None:
-        """Whose file it is, of what lies in a store."""
-        name = self._far.get(path) or self._far.get(path.parent)
-        return name if name is not None and look_up(path) is not None else None
-
-    @cached_property
-    def _far(self) -> dict[RemotePath, str]:
-        """Whose every file in a store is, and every folder in which files of checkpoints lie."""
-        return {
-            place: name
-            for name, source in self._sources_far()
-            for place in (source, *(_below(source, part) for part in self._parts))
-        }
-
-    def _sources_far(self) -> Iterator[tuple[str, RemotePath]]:
-        """Each source that is in a store: as it was recorded, or in the bank's own folder."""
-        home, given = self._bank.path, self._given
-        places = [("the base", as_place(as_source(given)))] if given is not None else []
-        for name, source in self._recorded():
-            place: Place | None = recorded_place(source)
-            if place is None and isinstance(home, RemotePath):
-                place = _below(home.parent, PurePath(source))
-            places += [] if place is None else [(name, place)]
-        yield from ((name, place) for name, place in places if isinstance(place, RemotePath))
-
-    def _recorded(self) -> list[tuple[str, str]]:
-        manifest = self._bank.manifest
-        recorded = [("the base", manifest.base.source)]
-        recorded += [(task.name, task.source) for task in manifest.tasks]
-        return [(name, source) for name, source in recorded if source]
 
     @cached_property
     def _known(self) -> dict[Identity, str]:
@@ -79,17 +44,20 @@ class Originals:
         return {
             found: name
             for name, source in self._sources()
-            for place in (source, *(source / part for part in self._parts))
+            for place in (source, *(_below(source, part) for part in self._parts))
             if (found := _identity(place)) is not None
         }
 
-    def _sources(self) -> Iterator[tuple[str, Path]]:
-        """Each source with its name; that of a bank elsewhere names nothing here."""
-        home = self._bank.path
+    def _sources(self) -> Iterator[tuple[str, Place]]:
+        """Each source with its name: an address, or a place beside the bank."""
         if self._given is not None:
-            yield "the base", Path(self._given)
-        if isinstance(home, Path):
-            yield from ((name, home.parent / source) for name, source in self._recorded())
+            yield "the base", as_place(as_source(self._given))
+        manifest, home = self._bank.manifest, self._bank.path.parent
+        recorded = [("the base", manifest.base.source)]
+        recorded += [(task.name, task.source) for task in manifest.tasks]
+        for name, source in recorded:
+            if source:
+                yield name, recorded_place(source) or _below(home, PurePath(source))
 
     @cached_property
     def _parts(self) -> set[PurePath]:
@@ -100,14 +68,20 @@ class Originals:
         return {PurePath(name).parent for name in inside} - {PurePath()}
 
 
-def _below(folder: RemotePath, part: PurePath) -> RemotePath:
+def _below(folder: Place, part: PurePath) -> Place:
     for name in part.parts:
         folder = folder / name
     return folder
 
 
-def _identity(path: Path) -> Identity | None:
+def _is_there(path: Place) -> bool:
+    return look_up(path) is not None if isinstance(path, RemotePath) else path.exists()
+
+
+def _identity(path: Place) -> Identity | None:
     """What a path leads to; None where that is nothing, or nothing that one may see."""
+    if isinstance(path, RemotePath):
+        return path
     try:
         found = path.stat()
     except (OSError, ValueError):

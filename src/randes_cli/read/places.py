@@ -204,8 +204,3 @@ def by_component(
             raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!r}")
         made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)
     return made
-
-
-def output_metadata(task: TaskRecord) -> Mapping[str, str]:
-    """The header metadata of a retrieved checkpoint: the task's own, readable by transformers."""
-    return {"format": "pt", **task.metadata}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from randes_cli.core.share import Share
-from randes_cli.errors import BankDamaged, UsageError
+from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import own_key, scale_key, sum_key
 from randes_cli.files.bank.records import TaskRecord
@@ -21,8 +21,6 @@ class TaskTensors:
     """
 
     def __init__(self, bank: BankFile, task: TaskRecord, dtype: str | None = None) -> None:
-        if dtype is not None and dtype not in FLOAT_DTYPES:
-            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self.bank, self.task, self._dtype = bank, task, dtype
         self._named = bank.manifest.base.tensors
         absent = task.absent

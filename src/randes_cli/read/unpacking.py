@@ -31,7 +31,6 @@ from randes_cli.read.places import (
     UnpackOptions,
     by_component,
     new_folders,
-    output_metadata,
     write_side_files,
 )
 from randes_cli.read.retrieve import Retrieval
@@ -166,7 +165,7 @@ class Unpacking:
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
         """For each tensor its writer, and its name in that file."""
-        metadata = output_metadata(self.retrieval.task)
+        metadata = {"format": "pt", **self.retrieval.task.metadata}  # as transformers wants it
         made = {}
         with ExitStack() as stack:
             for component, path in self.place.weights.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def approximations(
             (sealed and task.name in coarse, _COARSE),
         ]
 
-    return [_joined(reasons, task) for task in manifest.tasks]
+    return [_joined(reasons(task)) for task in manifest.tasks]
 
 
 def _coarse(manifest: Manifest, back: Sequence[float | None]) -> set[str]:
@@ -99,11 +99,11 @@ def stored_reason(bank: BankFile, task: TaskRecord) -> str:
         (ROUNDED not in bank, _ROUNDED),
         (lost, _FORGOTTEN),
     ]
+    return _joined(reasons)
+
+
+def _joined(reasons: Iterable[tuple[bool, str]]) -> str:
     return "; ".join(words for so, words in reasons if so)
-
-
-def _joined(reasons: Callable[[TaskRecord], list[tuple[bool, str]]], task: TaskRecord) -> str:
-    return "; ".join(words for so, words in reasons(task) if so)
 
 
 def _unlike_groups(lengths: Lengths) -> set[int]:

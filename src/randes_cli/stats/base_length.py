@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, Raw
+from randes_cli.core.arrays import F64
 from randes_cli.core.columns import columns
 from randes_cli.errors import RandesError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.base import BankBase
 from randes_cli.files.source import Source, read_values
 from randes_cli.plan import sample_runs, superposable
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import BaseStorage
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics
 
@@ -24,23 +24,10 @@ from randes_cli.stats.stored import Statistics
 _MATRICES, _SAMPLE = 8, (4096, 2)
 
 
-class _Inside:
-    """The base in a bank, read without a look at its digests."""
-
-    def __init__(self, bank: BankFile) -> None:
-        self._bank = bank
-        self.source = str(bank.path)
-        self.tensors: Mapping[str, TensorInfo] = bank.manifest.base.tensors
-        self.metadata: Mapping[str, str] = {}
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        self._bank.read_into(base_key(name), start, out)
-
-
 def base_inside(bank: BankFile) -> Source | None:
     """The base in a bank; None where looking at it takes requests to a store."""
-    return None if bank.far else _Inside(bank)
+    inside = bank.manifest.base.storage is BaseStorage.embed and not bank.far
+    return BankBase(bank, None) if inside else None
 
 
 def bank_lengths_beside(bank: BankFile, statistics: Statistics) -> list[float | None]:
