@@ -1,20 +1,4 @@
-"""The error tree. Each class carries the exit code of the command line.
-
-RandesError                 70  (never raised itself)
-├── CheckFailed              1  a check found a difference
-├── UsageError               2  the call's words are off
-├── CheckpointError          3  a checkpoint cannot be read or is not one
-├── MismatchError            4  a checkpoint does not fit this base or bank
-├── MissingError             5  a file, task or tensor is not there
-├── BankDamaged              6  a bank's bytes are not what was written
-├── BankLocked               7  somebody else writes to the bank
-├── NoSpace                  8  the disk is (or would be) full
-├── HubError                 9  Hub, store, network or authorisation
-├── NewerFormat             10  a newer version or an unknown required feature
-├── OutOfResources          71  no more memory, or a part of the program cannot be loaded
-│   └── TooManyOpen         74  no more files can be opened
-└── InputOutputError        74  the operating system refused a read, a write or an open file
-"""
+"""The errors of randes. Each class carries the exit code of the command line."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from randes_cli.files.bank.manifest import decode
 from randes_cli.files.recipe.words import bits_and_share
 from randes_cli.ops.verify import verify
 from randes_cli.plan import share_of
-from randes_cli.read.factors import factors_of, superposition
+from randes_cli.read.factors import Factors, factors_of, superposition
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import EditOptions, TensorInfo
 from tests.checkpoints import Packer, State, cosine, delta, perturbed, random_state, retrieve, save
@@ -243,7 +243,7 @@ def test_factors_know_the_share(packer: Packer) -> None:
     with BankFile(bank) as opened:
         retrieval = Retrieval(opened, None, opened.task("t0"))
         found, stored = factors_of(retrieval, "layers.0.w"), superposition(retrieval, "layers.0.w")
-        assert found is not None
+        assert isinstance(found, Factors)
         assert found.scales is not None
         assert stored.shape == found.share.shape == (150, 33)
         whole = found.share.spread(np.asarray(stored).reshape(-1), 0, 150 * 131)

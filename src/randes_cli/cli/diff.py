@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from randes_cli.cli import options as o
@@ -40,11 +41,9 @@ def diff(
         print_json(found, same=found.same)
     elif not found.same:
         if isinstance(found, BankDiff):
-            bank_diff = found
-            print_lines(lambda width: bank_diff_view(bank_diff, width))
+            print_lines(partial(bank_diff_view, found))
         else:
-            pair = found
-            print_lines(lambda width: checkpoint_diff_view(pair, width))
+            print_lines(partial(checkpoint_diff_view, found))
     if not found.same:
         raise CheckFailed(f"{a} and {', '.join(b)} differ")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
 from randes_cli.cli.panels import SPEAKS, option, switch
+from randes_cli.errors import UsageError
 from randes_cli.views.text import human
 
 if TYPE_CHECKING:
@@ -124,8 +125,6 @@ def _tell(service: Service, *, json: bool, quiet: bool) -> None:
 
 def _require_extra() -> None:
     """Raise UsageError with what to install."""
-    from randes_cli.errors import UsageError
-
     needed = ("fastapi", "jinja2", "prometheus_client", "transformers", "uvicorn")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -134,7 +133,6 @@ def _require_extra() -> None:
 
 def _key(given: str | None, file: Path | None) -> bytes | None:
     """The key that clients must show: of the command line, a file, or the environment."""
-    from randes_cli.errors import UsageError
     from randes_cli.files.disk import read_beginning, wrap_os_error
 
     if given is not None and file is not None:

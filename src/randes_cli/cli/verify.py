@@ -14,10 +14,7 @@ from randes_cli.views.text import human
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from randes_cli import VerifyReport
-    from randes_cli.ops.measure import TaskCheck
 
 
 def verify(
@@ -83,15 +80,11 @@ def verify(
     check_originals(f"{bank}: sound, but", report.strange)
 
 
-def _show_checks(checks: Iterable[TaskCheck], *, quiet: bool) -> None:
-    for check in checks:
+def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
+    for check in report.against:
         from randes_cli.cli.render.tables import check_table
 
         print_lines(partial(check_table, check), quiet=quiet)
-
-
-def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
-    _show_checks(report.against, quiet=quiet)
     if report.sound:
         say(f"{report.bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
     for file, words in report.shards.items():

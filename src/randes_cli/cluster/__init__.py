@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -103,11 +104,12 @@ class _Watch:
         return found or 0
 
 
+@dataclass(frozen=True, slots=True)
 class Held(Generic[S]):
     """What tasks share, in the cluster's store."""
 
-    def __init__(self, key: tuple[str, str], ref: Any) -> None:
-        self.key, self.ref = key, ref
+    key: tuple[str, str]
+    ref: Any
 
 
 class Cluster:

@@ -11,7 +11,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.lazy import Whole
-from randes_cli.live.matching.adapters import plain_modules, plain_state, unwrapped
+from randes_cli.live.matching.adapters import plain_places, plain_state, unwrapped
 from randes_cli.live.matching.inside import shapes_inside
 from randes_cli.live.matching.names import parameter_parts
 from randes_cli.live.matching.unfit import refuse_packed
@@ -72,15 +72,13 @@ def slots_of(module: torch.nn.Module) -> list[Slot]:
     module = unwrapped(module)
     state = plain_state(module)
     found: dict[int, tuple[torch.Tensor, list[tuple[torch.nn.Module, str]], list[str]]] = {}
-    for prefix, inner in plain_modules(module).items():
-        for attribute, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
-            name = f"{prefix}.{attribute}" if prefix else attribute
-            if isinstance(tensor, Mixed):
-                raise UsageError(f"{name}: the model has tasks attached; detach them first")
-            if tensor is not None and name in state:
-                entry = found.setdefault(id(tensor), (tensor, [], []))
-                entry[1].append((inner, attribute))
-                entry[2].append(name)
+    for name, layer, attribute, tensor in plain_places(module):
+        if isinstance(tensor, Mixed):
+            raise UsageError(f"{name}: the model has tasks attached; detach them first")
+        if name in state:
+            entry = found.setdefault(id(tensor), (tensor, [], []))
+            entry[1].append((layer, attribute))
+            entry[2].append(name)
     return [Slot(t, tuple(places), tuple(names)) for t, places, names in found.values()]
 
 

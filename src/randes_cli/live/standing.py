@@ -9,7 +9,7 @@ from torch import nn
 
 from randes_cli.errors import UsageError
 from randes_cli.live.attaching import Slot, holds
-from randes_cli.live.matching.adapters import plain_modules, unwrapped
+from randes_cli.live.matching.adapters import plain_places, unwrapped
 from randes_cli.live.matching.links import Links
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.pool.swaps import versions
@@ -72,10 +72,7 @@ def _writes(slots: Sequence[Slot]) -> list[int]:
 def _parameters(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
     """Where a model's own parameters and buffers are, by name; adapters' are left out."""
     return {
-        f"{prefix}.{name}" if prefix else name: (layer, name)
-        for prefix, layer in plain_modules(unwrapped(model)).items()
-        for name, tensor in (*layer._parameters.items(), *layer._buffers.items())
-        if tensor is not None
+        name: (layer, attribute) for name, layer, attribute, _ in plain_places(unwrapped(model))
     }
 
 

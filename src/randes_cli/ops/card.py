@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 
+#: What a card is called.
+CARD = "README.md"
 #: In every card that `push` wrote; a card without it is somebody's own and stays.
 MARKER = (
     "<!-- made by randes push; without this line the card is yours and will not be replaced -->"
@@ -201,7 +203,6 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-_CARD = "README.md"
 #: Bytes of the longest card that is read for its licence.
 _MOST = 2**20
 
@@ -230,7 +231,7 @@ def _named_in(bank: BankFile) -> set[str]:
         digest
         for named in files
         for name, digest in named.items()
-        if name.rpartition("/")[2] == _CARD
+        if name.rpartition("/")[2] == CARD
     }
     made = set()
     for key in map(file_key, sorted(digests)):
@@ -252,5 +253,6 @@ def _in_card(text: str) -> str | None:
 
 def _one(value: object) -> str | None:
     """A licence's id, as the Hub has them."""
-    plain = isinstance(value, str) and len(value) <= 64 and value.isascii()
-    return value if plain and isinstance(value, str) and value.isprintable() else None
+    if isinstance(value, str) and len(value) <= 64 and value.isascii() and value.isprintable():
+        return value
+    return None

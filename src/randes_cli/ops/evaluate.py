@@ -100,12 +100,8 @@ def evaluate(
     made = []
     for record in records:
         found = (originals or {}).get(record.name) or find_recorded(record.source, where)
-
-        def retrieved(at: float | None, name: str = record.name) -> tuple[float, float]:
-            how = partial(score_retrieved, base=base, fingerprint=fingerprint)
-            return how(path, name, at, evaluate, run)
-
-        score, chosen = retrieved(coefficient)
+        how = partial(score_retrieved, path, record.name, base=base, fingerprint=fingerprint)
+        score, chosen = how(coefficient, evaluate, run)
         progress("evaluating", 1, 3 * len(records))
         original = None
         if found is not None and Path(found).exists():
@@ -115,7 +111,7 @@ def evaluate(
         if base is not None:
             low = checked_score(evaluate, Path(base), record.name)
         else:
-            low = retrieved(0.0)[0]
+            low = how(0.0, evaluate, run)[0]
         progress("evaluating", 1, 3 * len(records))
         ratio = score / original if original is not None and original > 0 else None
         made.append(TaskScore(record.name, chosen, score, original, low, ratio))

@@ -21,7 +21,7 @@ from randes_cli.files.location import RemotePath, as_place
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.sources import require_same
 from randes_cli.limits import StrPath, as_source
-from randes_cli.ops.card import MARKER, licence_of, model_card
+from randes_cli.ops.card import CARD, MARKER, licence_of, model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.verify import damaged_bank, verify
 from randes_cli.specs import RunOptions, check_shard_size
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 
-CARD = "README.md"
 #: Characters of the longest note in a collection.
 _LONGEST_NOTE = 500
 

@@ -19,7 +19,6 @@ from randes_cli.core.arrays import F32, I8, Array
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
-from randes_cli.errors import MismatchError
 from randes_cli.plan import Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, Signs
@@ -52,23 +51,6 @@ class Factors:
     share: Share
 
 
-def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
-    """The factors of a tensor of the base; None where the task has nothing superposed there.
-
-    (It is then the base's, or the task's own.) λ is `retrieval.coefficient`.
-    Raises MismatchError where the bank's signs do not factor, BankDamaged, MissingError.
-    """
-    if _nothing(retrieval, name):
-        return None
-    unit, position = retrieval.place(name)
-    if not factor(unit):
-        raise MismatchError(
-            f"{retrieval.bank.path}: its signs ({unit.signs.value}) are no product of signs of "
-            "rows and of columns; pack it with --transform two-sided"
-        )
-    return _factors(retrieval, name, *_signs(unit, unit.flips(retrieval.task.seed, position)))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
     """Signs that do not factor, and all else that a task makes of a superposition.
@@ -85,21 +67,18 @@ class Pattern:
     hankel: bool
 
 
-def factor(unit: Unit) -> bool:
-    """Whether a unit's signs are a product of signs of rows and of columns of its view."""
-    if unit.signs is Signs.column:
-        return (unit.rows, unit.cols) == unit.view
-    return unit.signs is not Signs.hankel
+def factors_of(retrieval: Retrieval, name: str) -> Factors | Pattern | None:
+    """What a task makes of a tensor of the base; None where it has nothing superposed there.
 
-
-def pattern_of(retrieval: Retrieval, name: str) -> Pattern | None:
-    """As `factors_of`, for a tensor whose signs do not factor."""
+    (It is then the base's, or the task's own.) λ is `retrieval.coefficient`. Raises BankDamaged.
+    """
     if _nothing(retrieval, name):
         return None
     unit, position = retrieval.place(name)
-    hankel = unit.signs is Signs.hankel
-    count = unit.cols + (unit.rows - 1 if hankel else 0)
-    signs = _vector(unit.flips(retrieval.task.seed, position), 0, count)
+    flips, hankel = unit.flips(retrieval.task.seed, position), unit.signs is Signs.hankel
+    if not hankel and (unit.signs is not Signs.column or (unit.rows, unit.cols) == unit.view):
+        return _factors(retrieval, name, *_signs(unit, flips))
+    signs = _vector(flips, 0, unit.cols + (unit.rows - 1 if hankel else 0))
     ones = (np.ones(size, np.int8) for size in unit.view)
     return Pattern(_factors(retrieval, name, *ones), (unit.rows, unit.cols), signs, hankel)
 

@@ -29,9 +29,9 @@ class Originals:
 
         Also with ``--force``: what comes back is another. New files may lie beside it.
         """
-        places: tuple[Place, Place] = path, path.parent
-        found = filter(None, map(_identity, places))
-        name = next((self._known[place] for place in found if place in self._known), None)
+        places: tuple[Place, ...] = path, path.parent
+        found = [what for place in places if (what := _identity(place)) is not None]
+        name = next((self._known[what] for what in found if what in self._known), None)
         if name is not None and _is_there(path):
             raise UsageError(
                 f"{path}: exists, and is what {name} was packed from: name another place with -o "

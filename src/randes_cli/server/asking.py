@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from starlette.requests import Request
 
@@ -17,14 +16,6 @@ from randes_cli.server.engine import Engine
 from randes_cli.server.errors import Refused
 from randes_cli.server.sampling import Chooser, Sampling
 from randes_cli.server.texts import TextReader
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """An event of one of a request's jobs."""
-
-    number: int
-    event: Event
 
 
 class Asking:
@@ -39,7 +30,7 @@ class Asking:
         self.jobs: list[Job] = []
         self.prompt_tokens = 0
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Told] = asyncio.Queue()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
     def tell(self) -> Callable[[Event], None]:
         """What the next job tells events with, from the engine's thread."""
@@ -47,7 +38,7 @@ class Asking:
 
         def told(event: Event) -> None:
             with suppress(RuntimeError):  # the loop has ended, and nobody waits
-                self._loop.call_soon_threadsafe(self._events.put_nowait, Told(number, event))
+                self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
 
         return told
 
@@ -60,14 +51,14 @@ class Asking:
         """Have the jobs wait for their turn. Raises Refused where there is no room."""
         self.engine.submit(self.served.lane, self.jobs)
 
-    async def events(self) -> AsyncIterator[Told]:
-        """What comes of them, until all have ended."""
+    async def events(self) -> AsyncIterator[tuple[int, Event]]:
+        """The number of a job and what comes of it, until all have ended."""
         open_ = len(self.jobs)
         while open_:
-            told = await self._events.get()
-            if isinstance(told.event, (Done, Failed, Result)):
+            number, event = await self._events.get()
+            if isinstance(event, (Done, Failed, Result)):
                 open_ -= 1
-            yield told
+            yield number, event
 
     def cancel(self) -> None:
         """Give the places back that are still taken."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest
@@ -127,8 +127,7 @@ class Edition:
 def open_edition(opening: Opening, before: Edition | None = None) -> Edition:
     """Open a bank and attach its tasks. What `before` has of the same base is used again.
 
-    Raises MissingError for unknown tasks and where none can be served, MismatchError where a
-    bank's signs do not factor.
+    Raises MissingError for unknown tasks and where none can be served.
     """
     _check(opening)
     with Bank.open(opening.bank, base=opening.base) as bank:
@@ -229,20 +228,17 @@ class _Maker:
             self._serve(task, own, lane, readers.get(task))
 
     def _build(self, task: str | None, nature: Nature) -> Any:
+        device, dtype = self.opening.device, self.opening.dtype
+        options = {"dtype": getattr(torch, dtype)} if dtype else {}
         with small_files(self.bank, task):
-            return self._built(task, nature)
+            if nature.sentence:
+                from randes_cli.live.opening import sentence_transformers as sentences
 
-    def _built(self, task: str | None, nature: Nature) -> Any:
-        options = {"dtype": getattr(torch, self.opening.dtype)} if self.opening.dtype else {}
-        if nature.sentence:
-            from randes_cli.live.opening import sentence_transformers as sentences
-
-            made = sentences.from_bank(
-                self.bank, task, device=self.opening.device, model_kwargs=options
-            )[0].auto_model
-        else:
-            made = live.from_bank(self.bank, task, **options).to(self.opening.device)
-        return made.eval().requires_grad_(False)
+                found = sentences.from_bank(self.bank, task, device=device, model_kwargs=options)
+                made = found[0].auto_model
+            else:
+                made = live.from_bank(self.bank, task, **options).to(device)
+            return made.eval().requires_grad_(False)
 
     def _serve(
         self, task: str | None, nature: Nature, lane: Generating | Encoding, reader: Reader | None
@@ -252,8 +248,7 @@ class _Maker:
         words = self.tokenizers.words(files, partial(self._tokenizer, owner, reader))
         context = context_of(nature.config, lane.mixed.model)
         limits = [self.opening.sizes.cells, context, words.length, reader and reader.longest]
-        if nature.kind is None:
-            raise MismatchError(f"{task}: of no kind")
+        assert nature.kind is not None
         name = BASE if task is None else task
         self.models[name] = Served(
             name=name,

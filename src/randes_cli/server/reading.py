@@ -101,9 +101,9 @@ def _tokens(served: Served, given: Any, truncate: bool) -> tuple[list[int], list
 
 async def _collected(asking: Asking) -> dict[int, Any]:
     made = {}
-    async for told in asking.events():
-        if isinstance(told.event, Failed):
-            raise Refused(500, told.event.message)
-        if isinstance(told.event, Result):
-            made[told.number] = told.event.values
+    async for number, event in asking.events():
+        if isinstance(event, Failed):
+            raise Refused(500, event.message)
+        if isinstance(event, Result):
+            made[number] = event.values
     return made

@@ -207,8 +207,8 @@ def serve(
     told the address (port 0 takes any) when requests are answered; `hold`, `base` and
     `coefficient` are as in `attach`, `dtype` is torch's name for one. The command line has more.
 
-    Raises MissingError for unknown tasks and where there is nothing to serve, MismatchError for
-    signs that do not factor, InputOutputError for an address that cannot be had.
+    Raises MissingError for unknown tasks and where there is nothing to serve, InputOutputError for
+    an address that cannot be had.
     """
     service = Service(
         Opening(

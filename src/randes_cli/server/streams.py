@@ -64,8 +64,8 @@ async def until_hung_up(work: Any, request: Request) -> Any:
 
 async def _collected(asking: Asking) -> dict[int, _Whole]:
     made: dict[int, _Whole] = defaultdict(_Whole)
-    async for told in asking.events():
-        one, event = made[told.number], told.event
+    async for number, event in asking.events():
+        one = made[number]
         if isinstance(event, Piece):
             one.text += event.text
             one.choices += event.choices
@@ -128,19 +128,16 @@ class EventStream(Response):
             first = shape.opening(number)
             if first is not None:
                 yield shape.chunk([first], None, counted=self._counted)
-        async for told in self._asking.events():
-            event = told.event
+        async for number, event in self._asking.events():
             if isinstance(event, Failed):
                 yield error_body(500, event.message)
                 return
             if isinstance(event, Piece):
-                yield self._piece(told.number, event)
+                yield self._piece(number, event)
             elif isinstance(event, Done):
                 tokens += event.tokens
                 empty: list[Choice] | None = [] if self._logprobs else None
-                last = shape.choice(
-                    told.number, "", empty, event.reason, self._offsets[told.number]
-                )
+                last = shape.choice(number, "", empty, event.reason, self._offsets[number])
                 yield shape.chunk([last], None, counted=self._counted)
         self._metrics.tokens(self._asking.served.name, self._asking.prompt_tokens, tokens)
         if self._counted:

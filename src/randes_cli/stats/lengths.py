@@ -74,16 +74,15 @@ def _rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
     return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 
-def cut_sides(base: Iterable[TensorInfo]) -> F64:
-    """The shorter side of each superposable tensor that sealing cuts, 0 where it stays live."""
-    sides = per_kind(_cut_side, base)
-    return np.array([side for side in sides if side is not None], np.float64)
-
-
-def _cut_side(tensor: TensorInfo) -> int | None:
-    if not superposable(tensor):
-        return None
+def cut_side(tensor: TensorInfo) -> int:
+    """The shorter side of its matrix where sealing cuts a tensor, 0 where it stays live."""
     return min(seal_matrix(tensor)) if sealable(tensor) else 0
+
+
+def cut_sides(base: Iterable[TensorInfo]) -> F64:
+    """That of each superposable tensor."""
+    sides = per_kind(lambda one: cut_side(one) if superposable(one) else None, base)
+    return np.array([side for side in sides if side is not None], np.float64)
 
 
 def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:

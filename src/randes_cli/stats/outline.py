@@ -20,11 +20,12 @@ from randes_cli.core.prediction.mixture import Shapes
 from randes_cli.core.prediction.quality import mean_kept, noise_of, noise_of_each
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
+from randes_cli.plan import sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import SHARES, TensorInfo, Tensors
 from randes_cli.stats.approximate import are_heavy
 from randes_cli.stats.coefficients import alone_in
+from randes_cli.stats.lengths import cut_side
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Bytes of a header's entry besides the name: dtype, shape, and room for offsets.
@@ -176,7 +177,7 @@ class Outline:
         for kind in dict.fromkeys(kind_of.tolist()):
             tensor = found.kinds[kind]
             shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
-            number = alike.setdefault((_side(tensor).bit_length(), shares), len(of))
+            number = alike.setdefault((cut_side(tensor).bit_length(), shares), len(of))
             of += [tensor] * (number == len(of))
             bins[kind] = number
         return bins[kind_of], of
@@ -230,7 +231,7 @@ class Outline:
     @cached_property
     def _sides(self) -> F64:
         """The shorter side of a tensor of each bin where it can be cut, else 0."""
-        return np.array([*map(_side, self._bins[1])], np.float64)
+        return np.array([*map(cut_side, self._bins[1])], np.float64)
 
     @cached_property
     def _at_8(self) -> Lengths:
@@ -254,11 +255,6 @@ class Outline:
         kept, rounded = rounding_of(rms / steps[:, None])
         lengths = replace(self.lengths, kept=whole * kept, rounded=whole * rounded, others={})
         return _pooled(lengths, bins, len(self._bins[1])) if self._many else lengths
-
-
-def _side(tensor: TensorInfo) -> int:
-    """The shorter side of its matrix where a tensor can be cut, else 0."""
-    return min(seal_matrix(tensor)) if sealable(tensor) else 0
 
 
 def _pooled(lengths: Lengths, bins: I64, count: int) -> Lengths:

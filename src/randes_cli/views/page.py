@@ -143,8 +143,10 @@ def _interference(report: BankReport, draw: bool) -> Part:
                 layout="compressed",
             )
             images.append(Image(words, made, key))
-    notes = [] if draw else [f"Mean magnitude {mean_magnitude(before):.4f} as they are,"]
-    notes += [] if draw else [f"{mean_magnitude(during):.4f} in retrieval."]
+    notes = []
+    if not draw:
+        means = f"{mean_magnitude(before):.4f} as they are, {mean_magnitude(during):.4f}"
+        notes.append(f"Mean magnitude {means} in retrieval.")
     if len(places) < len(report.tasks):
         notes.append(
             f"The {len(places)} of {len(report.tasks):,} tasks that are most like another."
@@ -161,26 +163,18 @@ def _groups(key: str, title: str, head: str, rows: Sequence[GroupRow], draw: boo
         return Part(title, words, table=group_table(key, head, rows))
     kept = kept_groups(rows)
     high = 0.6 + 0.24 * max(2, len(kept))
-    images = [
-        Image(
-            "predicted cosine",
-            picture(
-                lambda axis: panels.cosines(axis, kept),
-                f"Predicted cosine of {len(kept)} {title.lower()}; the table has the figures",
-                *(WIDE, high),
-            ),
-        )
-    ]
+    images = _one(
+        "predicted cosine",
+        lambda axis: panels.cosines(axis, kept),
+        f"Predicted cosine of {len(kept)} {title.lower()}; the table has the figures",
+        high,
+    )
     if any(row.before is not None for row in kept):
-        images.append(
-            Image(
-                "cosines between tasks, before (circles) and in retrieval (squares)",
-                picture(
-                    lambda axis: panels.overlaps(axis, kept),
-                    f"Mean magnitude of the tasks' cosines in {len(kept)} {title.lower()}",
-                    *(WIDE, high),
-                ),
-            )
+        images += _one(
+            "cosines between tasks, before (circles) and in retrieval (squares)",
+            lambda axis: panels.overlaps(axis, kept),
+            f"Mean magnitude of the tasks' cosines in {len(kept)} {title.lower()}",
+            high,
         )
     return Part(title, words, images, group_table(key, head, rows))
 
@@ -238,7 +232,7 @@ def _parts(data: PageData, draw: bool) -> list[Part]:
                 "bytes and quality",
                 lambda axis: panels.choices(axis, report.alternatives),
                 "Gain kept by bytes of the bank, predicted; the table has the figures",
-                *(3.6,),
+                3.6,
             )
             if draw
             else []

@@ -151,10 +151,9 @@ def group_lines(
                 f"{row.elements:,}",
             ]
         )
-    order = {None: "most interference first", "quality": "most interference first"}
-    by_words = order.get(sort, f"by {sort}" if sort else "")
+    by_words = "most interference first" if sort in (None, "quality") else f"by {sort}"
     title = f"predicted by {'layer' if by == 'layer' else 'type'}, {by_words}"
-    made = [*(Text(part, "bold") for part in in_lines(title, width))]
+    made = [Text(part, "bold") for part in in_lines(title, width)]
     made += table(columns, cells, width)
     return made if full or len(found) <= MOST_ROWS else [*made, more(len(found) - MOST_ROWS)]
 

@@ -75,12 +75,17 @@ def packed_unequally(model: nn.Module, args: Any, given: Mapping[str, Any], rows
     words = given.get("input_ids", args[0] if args else None)
     if not isinstance(words, torch.Tensor) or words.dim() != 2 or len(words) != rows:
         return False
-    config = getattr(model, "config", None)
-    names = (f"{kind}_token_{how}" for kind in KINDS for how in ("id", "index"))
-    marks = [mark for mark in (getattr(config, name, None) for name in names) if type(mark) is int]
+    marks = [mark for kind in KINDS for mark in marks_of(model, kind)]
     counts = [torch.eq(words, mark).sum(1) for mark in marks]
     unlike = any(bool((count != count[0]).any()) for count in counts)
     return unlike and any(_packed(tensor, rows) for _, tensor in tensors_of((args, given)))
+
+
+def marks_of(module: nn.Module, kind: str) -> list[int]:
+    """The token that stands for a piece of a picture, a film or a sound."""
+    config = getattr(module, "config", None)
+    found = [getattr(config, f"{kind}_token_{how}", None) for how in ("id", "index")]
+    return [mark for mark in found if type(mark) is int]
 
 
 def _packed(tensor: torch.Tensor, rows: int) -> bool:

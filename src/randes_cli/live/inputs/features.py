@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.batch.kind import KINDS, tensors_of
+from randes_cli.live.batch.kind import KINDS, marks_of, tensors_of
 from randes_cli.live.batch.selection import Current, Selection
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.parameters.rows import Rows
@@ -37,7 +37,7 @@ class Features:
         self._replaced: list[tuple[nn.Module, str]] = []
         for module in model.modules():
             for kind in KINDS:
-                marks = _marks(module, kind)
+                marks = marks_of(module, kind)
                 for name in (f"get_{kind}_features", f"get_{kind}_tokens"):
                     if callable(getattr(module, name, None)) and marks and _has_tasks(module):
                         module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
@@ -81,13 +81,6 @@ def _words(value: Any) -> torch.Tensor | None:
     if not isinstance(value, torch.Tensor) or value.dim() != 2 or value.is_floating_point():
         return None
     return value
-
-
-def _marks(module: nn.Module, kind: str) -> list[int]:
-    """The token that stands for a piece of a picture, a film or a sound."""
-    config = getattr(module, "config", None)
-    found = [getattr(config, f"{kind}_token_{how}", None) for how in ("id", "index")]
-    return [mark for mark in found if type(mark) is int]
 
 
 def _has_tasks(module: nn.Module) -> bool:

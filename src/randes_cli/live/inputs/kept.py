@@ -72,7 +72,9 @@ def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
         return args, {**given, "logits_to_keep": kept}
 
     whole = current.selection
-    after = model.register_forward_hook(lambda *_: _restore(current, whole), always_call=True)
+    after = model.register_forward_hook(
+        lambda *_: setattr(current, "selection", whole), always_call=True
+    )
     first = model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     handles = [first, after]
     try:
@@ -80,7 +82,3 @@ def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _restore(current: Current, selection: Selection | None) -> None:
-    current.selection = selection

@@ -9,8 +9,7 @@ import torch
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.batch.selection import Selection
-from randes_cli.live.layers.biases import with_bias
-from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.parameters.mixed_parameter import Mixed, with_bias
 from randes_cli.live.weights.weight import Weight
 
 #: What comes after the bias, by torch's names: of a convolution, and of a transposed one.
@@ -55,14 +54,10 @@ def _task_by_task(
     more: Mapping[str, Any],
 ) -> torch.Tensor:
     """Rows by the kernels of their tasks, whole; without a bias."""
-    made: torch.Tensor
     if not isinstance(weight, Mixed):
-        made = func(input, weight, None, **more)
+        made: torch.Tensor = func(input, weight, None, **more)
         return made
     whole = weight.weight
-    if selection.only is not None:
-        made = func(input, whole.full(selection.only), None, **more)
-        return made
     return whole.by_task(input, selection, lambda part, t: func(part, whole.full(t), None, **more))
 
 

@@ -61,24 +61,15 @@ def forward(
     selection = current.get()
     index = selection.only if selection.only is not None else selection.along(hidden_states)
     made = torch.zeros_like(hidden_states)
-    gated = hasattr(module, "gate_up_proj")
-    up = module.gate_up_proj if gated else module.up_proj
+    up = "gate_up_proj" if hasattr(module, "gate_up_proj") else "up_proj"
     for expert in sorted(set(top_k_index.flatten().tolist())):
         if expert >= module.num_experts:
             continue
         token, place = torch.where(top_k_index == expert)
         tasks = index if isinstance(index, int) else index[token]
-        inner = _apply(
-            module,
-            "gate_up_proj" if gated else "up_proj",
-            up,
-            expert,
-            tasks,
-            hidden_states[token],
-            selection,
-        )
-        inner = _gate(module, inner) if gated else module.act_fn(inner)
-        out = _apply(module, "down_proj", module.down_proj, expert, tasks, inner, selection)
+        inner = _apply(module, up, expert, tasks, hidden_states[token], selection)
+        inner = module.act_fn(inner) if up == "up_proj" else _gate(module, inner)
+        out = _apply(module, "down_proj", expert, tasks, inner, selection)
         if getattr(module, "has_post_expert_norm", False):
             out = module.post_expert_norm(out)
         out = out * top_k_weights[token, place, None]
@@ -98,7 +89,6 @@ def _gate(module: Any, inner: torch.Tensor) -> torch.Tensor:
 def _apply(
     module: Any,
     name: str,
-    weight: torch.Tensor,
     expert: int,
     tasks: torch.Tensor | int,
     x: torch.Tensor,
@@ -106,7 +96,7 @@ def _apply(
 ) -> torch.Tensor:
     """One expert on tokens of the given tasks, its bias included."""
     turned = bool(getattr(module, "is_transposed", False))
-    made = _of_expert(weight, expert, tasks, x, turned, selection)
+    made = _of_expert(getattr(module, name), expert, tasks, x, turned, selection)
     bias = getattr(module, f"{name}_bias", None)
     if isinstance(bias, Mixed):
         table = bias.weight

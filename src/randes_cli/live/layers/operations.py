@@ -10,7 +10,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.batch.selection import Current, Selection
-from randes_cli.live.layers.biases import lengthened, with_bias
 from randes_cli.live.layers.convolutions import convolution
 from randes_cli.live.parameters.mixed_parameter import (
     HANDLERS,
@@ -19,9 +18,10 @@ from randes_cli.live.parameters.mixed_parameter import (
     lead,
     rows,
     unknown_rows,
+    with_bias,
 )
 from randes_cli.live.parameters.rows import Rows, apply, rows_of, spread_of
-from randes_cli.live.parameters.spread import Spread, align, met
+from randes_cli.live.parameters.spread import Spread, met
 from randes_cli.live.weights.weight import Weight
 
 
@@ -150,26 +150,18 @@ def _one_row(item: Any) -> int | None:
     return first if alone and first >= 0 else None
 
 
-def _along(selection: Selection, value: Any, made: torch.Tensor) -> Any:
-    """A parameter of the last dimensions, shaped to meet [n, …]."""
-    return met(rows(value, selection), made)
-
-
 def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
     """A vector of channels, shaped to meet [n, channels, …]."""
-    found = rows(value, selection)
-    if isinstance(found, Spread):
-        return align(lengthened(found, made.dim() - 2), made)
-    return found.reshape(-1, *[1] * (made.dim() - 2))
+    return met(rows(value, selection), made, made.dim() - 2)
 
 
 def _scaled(
-    selection: Selection, made: torch.Tensor, weight: Any, bias: Any, shaped: Any = _along
+    selection: Selection, made: torch.Tensor, weight: Any, bias: Any, dims: int = 0
 ) -> torch.Tensor:
-    """What is normalised by its weight and its bias, where it has them."""
+    """What is normalised by its weight and bias, which so many dimensions are behind."""
     if weight is not None:
-        made = made * shaped(selection, weight, made)
-    return made if bias is None else made + shaped(selection, bias, made)
+        made = made * met(rows(weight, selection), made, dims)
+    return with_bias(made, bias, selection, dims)
 
 
 def _layer_norm(
@@ -202,7 +194,7 @@ def _group_norm(
     eps: float = 1e-5,
 ) -> torch.Tensor:
     made = F.group_norm(input, num_groups, eps=eps)
-    return _scaled(selection, made, weight, bias, _channels)
+    return _scaled(selection, made, weight, bias, made.dim() - 2)
 
 
 def _batch_norm(
@@ -220,7 +212,7 @@ def _batch_norm(
         raise MismatchError("batch norm is run in training mode: call model.eval() first")
     mean, variance = (_channels(selection, v, input) for v in (running_mean, running_var))
     made: torch.Tensor = (input - mean) * torch.rsqrt(variance + eps)
-    return _scaled(selection, made, weight, bias, _channels)
+    return _scaled(selection, made, weight, bias, made.dim() - 2)
 
 
 def _prelu(selection: Selection, input: torch.Tensor, weight: Any) -> torch.Tensor:

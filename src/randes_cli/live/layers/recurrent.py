@@ -10,7 +10,7 @@ from torch import nn
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.batch.selection import Selection
-from randes_cli.live.parameters.mixed_parameter import HANDLERS, Mixed
+from randes_cli.live.parameters.mixed_parameter import HANDLERS, of_task
 
 _LAYERS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _CELLS = (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell)
@@ -37,12 +37,12 @@ def _layer(func: Callable[..., Any]) -> Callable[..., Any]:
         own = list(states) if isinstance(states, (list, tuple)) else [states]
         batch = 0 if more[-1] else 1
 
-        def of_task(task: int, x: torch.Tensor, *own: torch.Tensor) -> Any:
+        def alone(task: int, x: torch.Tensor, *own: torch.Tensor) -> Any:
             given = own if isinstance(states, (list, tuple)) else own[0]
-            return func(x, given, [_plain(weight, task) for weight in weights], *more)
+            return func(x, given, [of_task(weight, task) for weight in weights], *more)
 
         dims = [batch, *[1] * len(own)]
-        return _by_task(selection, of_task, [x, *own], dims, dims)
+        return _by_task(selection, alone, [x, *own], dims, dims)
 
     return run
 
@@ -54,17 +54,13 @@ def _cell(func: Callable[..., Any]) -> Callable[..., Any]:
         several = isinstance(states, (list, tuple))
         own = list(states) if several else [states]
 
-        def of_task(task: int, x: torch.Tensor, *own: torch.Tensor) -> Any:
+        def alone(task: int, x: torch.Tensor, *own: torch.Tensor) -> Any:
             given = own if several else own[0]
-            return func(x, given, *[_plain(weight, task) for weight in weights])
+            return func(x, given, *[of_task(weight, task) for weight in weights])
 
-        return _by_task(selection, of_task, [x, *own], [0] * (1 + len(own)), [0] * len(own))
+        return _by_task(selection, alone, [x, *own], [0] * (1 + len(own)), [0] * len(own))
 
     return run
-
-
-def _plain(weight: Any, task: int) -> Any:
-    return weight.full(task) if isinstance(weight, Mixed) else weight
 
 
 def _by_task(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from randes_cli.errors import UsageError
 from randes_cli.files.lora.config import CHANGED_BASE
 
+T = TypeVar("T")
 #: What a layer of PEFT calls the layer that it took the place of.
 _REPLACED = ("base_layer", "original_module", "token_adapter")
 
@@ -50,18 +51,26 @@ def refuse_merged(layers: Iterable[tuple[str, nn.Module]]) -> None:
 
 def plain_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict without what adapters have, under the names that it had without them."""
-    wrappers = {name for name, layer in module.named_modules() if _of_peft(layer)}
-    state = module.state_dict(keep_vars=True)
-    named = {_plain(name, wrappers): tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in named.items() if name is not None}
+    return _plainly(module, module.state_dict(keep_vars=True))
 
 
 def plain_modules(module: nn.Module) -> dict[str, nn.Module]:
     """Modules under the names that they had without adapters: layers, not what wraps them."""
-    named = dict(module.named_modules())
-    wrappers = {name for name, layer in named.items() if _of_peft(layer)}
-    plain = {_plain(name, wrappers): layer for name, layer in named.items()}
-    return {name: layer for name, layer in plain.items() if name is not None}
+    return _plainly(module, dict(module.named_modules()))
+
+
+def plain_places(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, torch.Tensor]]:
+    """Parameters and buffers under such names, each with its layer and what it is called there."""
+    for prefix, layer in plain_modules(module).items():
+        for attribute, tensor in (*layer._parameters.items(), *layer._buffers.items()):
+            if tensor is not None:
+                yield f"{prefix}.{attribute}" if prefix else attribute, layer, attribute, tensor
+
+
+def _plainly(module: nn.Module, found: Mapping[str, T]) -> dict[str, T]:
+    wrappers = {name for name, _ in layers_of_peft(module)}
+    named = {_plain(name, wrappers): value for name, value in found.items()}
+    return {name: value for name, value in named.items() if name is not None}
 
 
 def _of_peft(module: nn.Module) -> bool:

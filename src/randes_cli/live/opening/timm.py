@@ -119,19 +119,16 @@ def _fill(
 ) -> None:
     """Retrieve each tensor once, in the dtype and on the device that the model is to have."""
     _check_names(model, state, whole)
-    places: dict[int, list[tuple[torch.nn.Module, str, str]]] = {}
-    for prefix, inner in model.named_modules():
-        for attribute, parameter in inner._parameters.items():
-            if parameter is not None:
-                place = inner, attribute, f"{prefix}.{attribute}" if prefix else attribute
-                places.setdefault(id(parameter), []).append(place)
-    for same in places.values():
-        lazy = next(state[name] for _, _, name in same if name in state)
-        before = same[0][0]._parameters[same[0][1]]
+    tied: dict[torch.nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(parameter, []).append(name)
+    for before, names in tied.items():
+        lazy = next(state[name] for name in names if name in state)
         tensor = lazy[...].to(device, dtype if lazy.is_floating_point() else None)
-        made = torch.nn.Parameter(tensor, requires_grad=before is None or before.requires_grad)
-        for inner, attribute, _ in same:
-            inner._parameters[attribute] = made
+        made = torch.nn.Parameter(tensor, requires_grad=before.requires_grad)
+        for name in names:
+            prefix, _, attribute = name.rpartition(".")
+            model.get_submodule(prefix)._parameters[attribute] = made
     for name, buffer in model.named_buffers():
         if name in state:
             buffer.copy_(state[name][...])
@@ -141,8 +138,8 @@ def _fill(
 
 def _check_names(module: torch.nn.Module, state: Mapping[str, Lazy], whole: Whole) -> None:
     wanted, who = module.state_dict(), f"{whole.retrieval.bank.path}: {whole.retrieval.task.name}"
-    tied = {id(p) for n, p in module.named_parameters(remove_duplicate=False) if n in state}
     named = dict(module.named_parameters(remove_duplicate=False))
+    tied = {id(parameter) for name, parameter in named.items() if name in state}
     missing = [n for n in wanted if n not in state and id(named.get(n)) not in tied]
     extra = [name for name in state if name not in wanted]
     if missing:

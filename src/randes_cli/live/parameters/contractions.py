@@ -70,39 +70,21 @@ def _convolution(
     groups: int = 1,
     **named: Any,
 ) -> torch.Tensor:
-    """Of either kind: the groups are the fourth of what comes after the bias, transposed or not."""
+    """Each row by its own kernel: one convolution with as many times more groups.
 
-    def run(joined: torch.Tensor, kernels: torch.Tensor, rows: int) -> torch.Tensor:
-        made: torch.Tensor
-        if len(more) > 3:
-            given = (*more[:3], more[3] * rows, *more[4:])
-            made = func(joined, kernels, None, *given, **named)
-        else:
-            made = func(joined, kernels, None, *more, groups=groups * rows, **named)
-        return made
-
-    return _by_groups(run, input, weight, bias)
-
-
-def _by_groups(
-    run: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
-    input: torch.Tensor,
-    weight: Any,
-    bias: Any,
-) -> torch.Tensor:
-    """Each row by its own kernel: one convolution with as many times more groups."""
+    These are the fourth of what comes after the bias, transposed or not.
+    """
     if not isinstance(weight, Spread) or weight.lead != 1 or len(input) % len(weight.data):
         raise _refused("a convolution by kernels that differ among tasks, not by rows")
     rows, times = len(input), len(input) // len(weight.data)
     kernels = weight.data.repeat_interleave(times, 0).flatten(0, 1)
-    made = run(input.reshape(1, -1, *input.shape[2:]), kernels, rows)
-    made = made.reshape(rows, -1, *made.shape[2:])
-    if bias is None:
-        return made
-    if isinstance(bias, Spread):
-        side = bias.data.reshape(*bias.data.shape, *[1] * (made.dim() - 2))
-        return made + align(Spread(side, bias.lead), made)
-    return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
+    if len(more) > 3:
+        more = (*more[:3], more[3] * rows, *more[4:])
+    else:
+        named["groups"] = groups * rows
+    found = func(input.reshape(1, -1, *input.shape[2:]), kernels, None, *more, **named)
+    made: torch.Tensor = found.reshape(rows, -1, *found.shape[2:])
+    return made if bias is None else made + met(bias, made, made.dim() - 2)
 
 
 def _bmm(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> torch.Tensor:

@@ -16,7 +16,7 @@ from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.batch.selection import Current, Selection
 from randes_cli.live.parameters.intercepted import Intercepted
 from randes_cli.live.parameters.rows import apply, name_of, spread_of
-from randes_cli.live.parameters.spread import Spread
+from randes_cli.live.parameters.spread import Spread, met
 from randes_cli.live.parameters.values import Values, writes, written
 from randes_cli.live.weights.weight import Weight
 
@@ -145,7 +145,7 @@ def _otherwise(
         return mixed
     if selection.only is not None:
         task = selection.only
-        return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
+        return func(*_whole(args, task), **{k: of_task(v, task) for k, v in given.items()})
     _refuse_hidden(mixed, selection, (*args, *given.values()))
     if name == "index_select" and not mixed.weight.positional:
         raise unknown_rows(mixed.weight)
@@ -190,6 +190,11 @@ def rows(value: Any, selection: Selection) -> Any:
     return Spread(stacked[place], lead(selection))
 
 
+def with_bias(made: torch.Tensor, bias: Any, selection: Selection, dims: int = 0) -> torch.Tensor:
+    """A product and its bias, which so many dimensions are behind."""
+    return made if bias is None else made + met(rows(bias, selection), made, dims)
+
+
 def as_rows(value: Any, selection: Selection) -> Any:
     if type(value) in (list, tuple):
         return type(value)(as_rows(inner, selection) for inner in value)
@@ -219,15 +224,15 @@ def _first(args: Sequence[Any], given: Mapping[str, Any]) -> Mixed:
     raise MismatchError("an operation on weights of many tasks that is not known")
 
 
-def _single(value: Any, task: int) -> Any:
+def of_task(value: Any, task: int) -> Any:
     return value.full(task) if isinstance(value, Mixed) else value
 
 
 def _whole(args: Sequence[Any], task: int) -> list[Any]:
     return [
-        type(v)(_single(inner, task) for inner in v)
+        type(v)(of_task(inner, task) for inner in v)
         if type(v) in (list, tuple)
-        else _single(v, task)
+        else of_task(v, task)
         for v in args
     ]
 

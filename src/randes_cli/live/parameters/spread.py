@@ -26,9 +26,12 @@ def data_of(value: Any) -> Any:
     return value.data if isinstance(value, Spread) else value
 
 
-def met(value: Any, inputs: torch.Tensor) -> Any:
-    """`align` of what may be no `Spread`."""
-    return align(value, inputs) if isinstance(value, Spread) else value
+def met(value: Any, inputs: torch.Tensor, dims: int = 0) -> Any:
+    """`align` of what may be no `Spread`, with so many dimensions of 1 behind it."""
+    if isinstance(value, Spread):
+        data = value.data.reshape(*value.data.shape, *[1] * dims) if dims else value.data
+        return align(Spread(data, value.lead), inputs)
+    return value.reshape(*value.shape, *[1] * dims) if dims else value
 
 
 def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:

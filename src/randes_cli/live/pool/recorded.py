@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from randes_cli.live.attaching import Slot
-from randes_cli.live.pool.swaps import Job
+from randes_cli.live.pool.swaps import Job, forms
 from randes_cli.live.weights.parts import Parts
 
 
@@ -22,7 +22,7 @@ class Recorded:
         self, jobs: Sequence[Job], write: Callable[[Slot, Parts], bool], device: torch.device
     ) -> None:
         """`write` does a job on the current stream and says whether it could."""
-        self._places = _places(jobs)
+        self._forms = forms(jobs)
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.device(device), torch.cuda.stream(stream):
@@ -34,15 +34,10 @@ class Recorded:
 
     def fits(self, jobs: Sequence[Job]) -> bool:
         """Whether the parameters lie where they lay."""
-        return self._places == _places(jobs)
+        return self._forms == forms(jobs)
 
     def replay(self) -> None:
         self._graph.replay()
-
-
-def _places(jobs: Sequence[Job]) -> list[tuple[int, torch.dtype, tuple[int, ...]]]:
-    tensors = (slot.tensor for slot, _ in jobs)
-    return [(tensor.data_ptr(), tensor.dtype, tensor.stride()) for tensor in tensors]
 
 
 def wait_for(slots: Sequence[Slot]) -> None:

@@ -18,7 +18,6 @@ from randes_cli.api import Bank
 from randes_cli.core.compiled.run import SIGNS
 from randes_cli.core.compiled.swap import Source, Sum, known
 from randes_cli.core.convert import BEYOND, LARGEST
-from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.live.lazy import Whole
 from randes_cli.live.weights import blocks
@@ -170,18 +169,16 @@ class Resident:
         unit, position = retrieval.place(name)
         flips = unit.flips(retrieval.task.seed, position)
         info = retrieval.tensors[name]
-        values = self._steps(retrieval, name, retrieval.share(name), unit.view)
+        values = self._steps(retrieval, name, unit.view)
         delta = _signed(values, unit, flips, _scale(retrieval, name)).reshape(info.shape)
         made = delta.add_(self._base_tensor(retrieval.kept_name(name)).to(torch.float32))
         largest = LARGEST[info.dtype]
         made = torch.where(made.abs() >= BEYOND[info.dtype], made.sign() * largest, made)
         return made.to(torch_dtypes()[info.dtype])
 
-    def _steps(
-        self, retrieval: Retrieval, name: str, share: Share, view: tuple[int, int]
-    ) -> torch.Tensor:
+    def _steps(self, retrieval: Retrieval, name: str, view: tuple[int, int]) -> torch.Tensor:
         """Elements of the superposition in steps, zeros outside its share."""
-        stored, bits = self._stored(retrieval, name)
+        (stored, bits), share = self._stored(retrieval, name), retrieval.share(name)
         if bits:
             codes = unpack(stored, bits, torch.float32)[: share.shape[0] * share.shape[1]]
             rows, columns = self._scales(retrieval, name)
@@ -256,32 +253,17 @@ def _scale(retrieval: Retrieval, name: str) -> float:
     return float(np.float32(retrieval.coefficient * retrieval.share(name).every * 2.0**step))
 
 
-def _sign_vectors(
-    unit: Unit, flips: bytes, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-    """Signs of columns and of rows; of i + j and None; None where all are 1."""
-
-    def vector(start: int, count: int) -> torch.Tensor:
-        return torch.from_numpy(sign_vector(flips, start, count)).to(device)
-
-    rows, cols = unit.view
-    if unit.signs is Signs.none:
-        return None
-    if unit.signs is Signs.two_sided:
-        return vector(rows, cols), vector(0, rows)
-    if unit.signs is Signs.hankel:
-        return vector(0, unit.rows + unit.cols - 1), None
-    return vector(0, unit.cols), torch.ones(unit.rows, device=device)
-
-
 def _signed(values: torch.Tensor, unit: Unit, flips: bytes, scale: float) -> torch.Tensor:
     """Times ±scale."""
-    signs = _sign_vectors(unit, flips, values.device)
-    if signs is None:
+
+    def vector(start: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(sign_vector(flips, start, count)).to(values.device)
+
+    if unit.signs is Signs.none:
         return values * scale
-    first, rows = signs
-    if unit.signs is Signs.two_sided and rows is not None:
-        return values * first * rows.mul(scale)[:, None]
-    matrix = (unit.rows, unit.cols)
-    steps = (1, 1) if rows is None else (0, 1)
-    return values.reshape(matrix) * first.mul(scale).as_strided(matrix, steps)
+    if unit.signs is Signs.two_sided:
+        rows, cols = unit.view
+        return values * vector(rows, cols) * vector(0, rows).mul(scale)[:, None]
+    matrix, hankel = (unit.rows, unit.cols), int(unit.signs is Signs.hankel)
+    signs = vector(0, unit.cols + hankel * (unit.rows - 1))
+    return values.reshape(matrix) * signs.mul(scale).as_strided(matrix, (hankel, 1))

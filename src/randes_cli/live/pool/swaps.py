@@ -48,21 +48,15 @@ class Swaps:
         self, task: str, whole: Whole, jobs: Sequence[Job], check: Callable[[], None]
     ) -> list[Job]:
         """Write the parameters that can be, and return the others. Raises BankDamaged."""
-        made, forms = self._made.get(task), [_form(slot.tensor) for slot, _ in jobs]
-        if made is None or made.jobs is not jobs or made.forms != forms:
-            made = self._made[task] = self._make(whole, jobs, forms, check)
+        made = self._made.get(task)
+        if made is None or made.jobs is not jobs or made.forms != forms(jobs):
+            made = self._made[task] = self._make(whole, jobs, check)
         helpers = _helpers(max(1, self._threads - 1), os.getpid())
         made.swap.write(made.to, threads=self._threads, helpers=helpers)
         return list(made.left)
 
-    def _make(
-        self,
-        whole: Whole,
-        jobs: Sequence[Job],
-        forms: list[tuple[Any, ...]],
-        check: Callable[[], None],
-    ) -> _Made:
-        places = [_places(whole, *job) for job in jobs]
+    def _make(self, whole: Whole, jobs: Sequence[Job], check: Callable[[], None]) -> _Made:
+        lie, places = forms(jobs), [_places(whole, *job) for job in jobs]
 
         def sources(number: int) -> list[Source] | None:
             check()
@@ -79,7 +73,7 @@ class Swaps:
             found = list(threads.map(sources, range(len(jobs))))
         to = [place for number, made in enumerate(found) if made for place in places[number]]
         left = [job for job, made in zip(jobs, found, strict=True) if not made]
-        return _Made(jobs, forms, to, left, Swap([s for made in found for s in made or ()]))
+        return _Made(jobs, lie, to, left, Swap([s for made in found for s in made or ()]))
 
 
 @lru_cache(maxsize=4)
@@ -88,8 +82,10 @@ def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "randes-swap")
 
 
-def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+def forms(jobs: Sequence[Job]) -> list[tuple[Any, ...]]:
+    """Where parameters lie, and how."""
+    tensors = (slot.tensor for slot, _ in jobs)
+    return [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in tensors]
 
 
 def _places(whole: Whole, slot: Slot, parts: Parts) -> list[int]:

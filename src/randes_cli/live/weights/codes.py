@@ -70,27 +70,20 @@ def values(
     stored: torch.Tensor,
     bits: int,
     columns: int,
-    first: int,
-    last: int,
+    rows: int,
     dtype: torch.dtype,
     scale: float,
 ) -> torch.Tensor:
-    """Rows `first` to `last` as `_values` has them, as one operation for `torch.compile`."""
-    made = _values(stored, bits, columns, slice(first, last), dtype, scale)
+    """The first `rows` as `_values` has them, as one operation for `torch.compile`."""
+    made = _values(stored, bits, columns, slice(0, rows), dtype, scale)
     return made if made.dtype != stored.dtype else made.clone()
 
 
 @values.register_fake
 def _shape_of_values(
-    stored: torch.Tensor,
-    bits: int,
-    columns: int,
-    first: int,
-    last: int,
-    dtype: torch.dtype,
-    *_: Any,
+    stored: torch.Tensor, bits: int, columns: int, rows: int, dtype: torch.dtype, *_: Any
 ) -> torch.Tensor:
-    return stored.new_empty(last - first, columns, dtype=dtype)
+    return stored.new_empty(rows, columns, dtype=dtype)
 
 
 def _tiles(rows: int, columns: int, every: int, device: torch.device) -> Iterator[slice]:

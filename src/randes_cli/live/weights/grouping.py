@@ -12,7 +12,7 @@ from randes_cli.live.weights.group import Group, Patterned
 from randes_cli.live.weights.held import Held, hold
 from randes_cli.live.weights.parts import Part
 from randes_cli.live.weights.stack import stacked
-from randes_cli.read.factors import Factors, Pattern, factor, factors_of, pattern_of
+from randes_cli.read.factors import Factors, Pattern, factors_of
 from randes_cli.read.retrieve import Retrieval
 
 #: Superpositions that were read, by group and the name that they are kept under.
@@ -61,17 +61,10 @@ def _found(
 ) -> Iterator[tuple[tuple[int, str], int, Factors | Pattern]]:
     """(group and name of the superposition, task, what the task makes of it)."""
     for task in chosen:
-        retrieval = retrievals[task]
-        if not retrieval.superposed(name):
-            continue
-        if factor(retrieval.place(name)[0]):
-            factors = factors_of(retrieval, name)
-            if factors is not None:
-                yield (factors.group, factors.held), task, factors
-        else:
-            pattern = pattern_of(retrieval, name)
-            if pattern is not None:
-                yield (pattern.factors.group, pattern.factors.held), task, pattern
+        made = factors_of(retrievals[task], name)
+        if made is not None:
+            factors = made.factors if isinstance(made, Pattern) else made
+            yield (factors.group, factors.held), task, made
 
 
 def _unit(factors: Factors, held: Held, retrieval: Retrieval) -> float:

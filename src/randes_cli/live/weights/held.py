@@ -75,22 +75,20 @@ class Held:
     def matrix(self, dtype: torch.dtype) -> torch.Tensor:
         """The whole of S."""
         if self.every == 1:
-            return self.stored if self.dense else self._rows(slice(0, self.view[0]), dtype)
+            return self.stored if self.dense else self._all(dtype)
         return blocks.whole(self._blocks(dtype), self.view, self.group)
 
-    def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
-        return self._values(self.stored, rows, dtype)
+    def _all(self, dtype: torch.dtype) -> torch.Tensor:
+        return self._values(self.stored, self.view[0], dtype)
 
-    def _values(self, stored: torch.Tensor, rows: slice, dtype: torch.dtype) -> torch.Tensor:
-        made: torch.Tensor = values(
-            stored, self.bits, self._width, rows.start, rows.stop, dtype, self._scale
-        )
+    def _values(self, stored: torch.Tensor, rows: int, dtype: torch.dtype) -> torch.Tensor:
+        made: torch.Tensor = values(stored, self.bits, self._width, rows, dtype, self._scale)
         return made
 
     def _blocks(self, dtype: torch.dtype) -> torch.Tensor:
         if self.dense:
             return self.stored
-        return blocks.as_blocks(self._rows(slice(0, self.view[0]), dtype), self.every)
+        return blocks.as_blocks(self._all(dtype), self.every)
 
     def rows(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Some of its rows: [*ids, C]."""
@@ -99,7 +97,7 @@ class Held:
         elif self.dense:
             found = self.stored[ids]
         elif self.bits and (self._width * self.bits % 8 or self.bits == 3):
-            found = self._rows(slice(0, self.view[0]), dtype)[ids]
+            found = self._all(dtype)[ids]
         else:
             found = self._some(ids.reshape(-1), dtype).reshape(*ids.shape, self._width)
         if self.every == 1:
@@ -114,7 +112,7 @@ class Held:
             kept = kept[: self.view[0] * nbytes].reshape(self.view[0], nbytes)[ids].reshape(-1)
         else:
             kept = kept[ids]
-        return self._values(kept, slice(0, len(ids)), dtype)
+        return self._values(kept, len(ids), dtype)
 
     def part(self, rows: slice, dtype: torch.dtype) -> Held:
         """Some of its rows (an expert's, say), as a superposition of their own."""

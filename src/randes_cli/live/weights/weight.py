@@ -13,7 +13,6 @@ from randes_cli.live.batch.selection import Selection
 from randes_cli.live.weights.block import Block
 from randes_cli.live.weights.group import Group
 from randes_cli.live.weights.held import Held
-from randes_cli.live.weights.widths import widened
 
 #: A padded table of whole tensors holds this many elements at most; beyond, each task has its own.
 MOST_TABLE = 2**22
@@ -111,8 +110,6 @@ class Weight:
         if self.table is not None and selection.only is None:
             return self._table_linear(x, selection)
         if block is None:
-            if selection.only is not None:
-                return F.linear(x, self.full(selection.only))
             return self.by_task(x, selection, lambda part, t: F.linear(part, self.full(t)))
         base = self.base.flatten(1)
         made = None if block.stack is None else block.stack.linear(x, base, selection)
@@ -126,8 +123,6 @@ class Weight:
         """x W for each row's task."""
         block = self.simple
         if block is None or self.exact or len(set(self.lengths)) > 1:
-            if selection.only is not None:
-                return torch.matmul(x, self.full(selection.only))
             return self.by_task(x, selection, lambda part, t: torch.matmul(part, self.full(t)))
         made = torch.matmul(x, self.base)
         for group in self.groups_of(block, selection):
@@ -180,6 +175,8 @@ class Weight:
 
         A result with fewer columns than others is filled up with −∞.
         """
+        if selection.only is not None:
+            return run(x, selection.only)
         index = selection.along(x, self)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
@@ -231,13 +228,7 @@ class Weight:
         if not self.exact and len(set(self.lengths)) == 1 and not self.extra:
             return made
         if selection.only is not None:
-            task = selection.only
-            if task in self.exact:
-                return F.linear(x, self.exact[task].flatten(1))
-            made = made[..., : self.lengths[task]]
-            if task in self.extra:
-                made = torch.cat([made, F.linear(x, self.extra[task].flatten(1))], -1)
-            return made
+            return self._columns_of(selection.only, made, x)
         cut = {task for task, length in enumerate(self.lengths) if length < len(self.base)}
         own = [task for task in selection.tasks if task in {*self.exact, *self.extra, *cut}]
         if not own:
@@ -247,15 +238,18 @@ class Weight:
         columns = made.shape[-1]
 
         def run(part: torch.Tensor, task: int) -> torch.Tensor:
-            before, inputs = part[..., :columns], part[..., columns:]
-            if task in self.exact:
-                return F.linear(inputs, self.exact[task].flatten(1))
-            before = before[..., : self.lengths[task]]
-            if task not in self.extra:
-                return before
-            return torch.cat([before, F.linear(inputs, self.extra[task].flatten(1))], -1)
+            return self._columns_of(task, part[..., :columns], part[..., columns:])
 
         return self.by_task(joined, selection, run, own, whole)
+
+    def _columns_of(self, task: int, made: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """What one task makes of x, where its tensor in the base's form makes `made` of it."""
+        if task in self.exact:
+            return F.linear(x, self.exact[task].flatten(1))
+        made = made[..., : self.lengths[task]]
+        if task not in self.extra:
+            return made
+        return torch.cat([made, F.linear(x, self.extra[task].flatten(1))], -1)
 
     def embed(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """Rows of each task's matrix; NaN where the task has no such row."""
@@ -298,3 +292,9 @@ class Weight:
             mine = ((of == task) & (ids >= first) & ~beyond)[..., None]
             made = torch.where(mine, own[(ids - first).clamp(0, len(own) - 1)], made)
         return made.masked_fill(beyond[..., None], torch.nan)
+
+
+def widened(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    """Filled up with columns of −∞."""
+    missing = width - tensor.shape[-1]
+    return tensor if missing <= 0 else F.pad(tensor, (0, missing), value=-torch.inf)
