@@ -10,7 +10,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import plain
 from randes_cli.cli.panels import COMES_OUT, GOES_IN, option
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import by_task, named_checkpoints, run_options
+from randes_cli.cli.words import originals, run_options
 from randes_cli.errors import UsageError
 
 Original = Annotated[
@@ -58,8 +58,8 @@ def evaluate(
     from randes_cli.files.guard import note_sources
     from randes_cli.ops.scoring import command_evaluator
 
-    originals = by_task(named_checkpoints(original or [], "--original"), "--original")
-    note_sources([bank, base, *originals.values()])
+    known = originals(original, "--original")
+    note_sources([bank, base, *known.values()])
     _check_targets(csv, markdown, force, json)
     talk = Talk(json=json, quiet=quiet)
     with talk.progress() as progress:
@@ -68,7 +68,7 @@ def evaluate(
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
             run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             tasks=task,
-            originals=originals,
+            originals=known,
             base=base,
             coefficient=coefficient,
             progress=progress,

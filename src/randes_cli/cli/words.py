@@ -46,9 +46,15 @@ def shard_size(text: str | None) -> int | None:
     return size
 
 
-def originals(texts: list[str] | None) -> dict[str, str]:
-    """Checkpoints by task, of --against. Raises UsageError."""
-    return by_task(named_checkpoints(texts or [], "--against"), "--against")
+def originals(texts: list[str] | None, option: str = "--against") -> dict[str, str]:
+    """Checkpoints by task, from the words ``NAME=CHECKPOINT`` of an option. Raises UsageError."""
+    pairs = []
+    for text in texts or ():
+        name, equals, source = text.partition("=")
+        if not equals or not name or not source:
+            raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
+        pairs.append((name, source))
+    return by_task(pairs, option)
 
 
 def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
@@ -56,17 +62,6 @@ def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
     made = dict(pairs)
     if len(made) < len(pairs):
         raise UsageError(f"{where}: names a task twice")
-    return made
-
-
-def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
-    """(task, checkpoint) pairs from words ``NAME=CHECKPOINT``."""
-    made = []
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not equals or not name or not source:
-            raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
-        made.append((name, source))
     return made
 
 

@@ -130,7 +130,11 @@ class Cluster:
         self._ours = not ray.is_initialized()
         if self._ours:
             self._connect(run.address)
-        self.workers = self._count()
+        self.workers = self.places()
+        if not self.workers:
+            raise UsageError(
+                f"--threads {self._threads}: no machine of the cluster has so many processors"
+            )
 
     def share(self, nbytes: int) -> int:
         """Bytes of a task where several for each worker are to come of so many."""
@@ -162,15 +166,6 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             why = str(error).strip().splitlines()[0][:_SHOWN] if str(error).strip() else "no answer"
             raise HubError(f"--address {address}: no Ray cluster answers there ({why})") from None
-
-    def _count(self) -> int:
-        """Tasks that run at once. Raises UsageError where a worker fits on no machine."""
-        count = self.places()
-        if not count:
-            raise UsageError(
-                f"--threads {self._threads}: no machine of the cluster has so many processors"
-            )
-        return count
 
     def map(
         self,
@@ -259,16 +254,13 @@ class Cluster:
             words = type(error).__name__
             raise OutOfResources(f"workers were lost {RETRIES + 1} times ({words})") from None
 
-    def close(self) -> None:
-        """Leave the cluster, if it was entered here."""
-        if self._ours:
-            self._ray.shutdown()
-
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        """Leave the cluster, if it was entered here."""
+        if self._ours:
+            self._ray.shutdown()
 
 
 def machines(run: RunOptions) -> AbstractContextManager[object]:

@@ -124,11 +124,6 @@ class BankReport:
         """Bank bytes for each byte of the tasks' checkpoints; None where there are none."""
         return self.bank_bytes / self.separate_bytes if self.separate_bytes else None
 
-    @property
-    def sources(self) -> dict[str, str]:
-        """Where each task came from."""
-        return {detail.name: detail.source for detail in self.details}
-
 
 def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in cosines(gram).tolist())

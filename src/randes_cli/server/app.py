@@ -130,7 +130,7 @@ class Api:
 
 def _model(edition: Edition, served: Served) -> dict[str, Any]:
     """A model as the list has it; `randes` is what other servers do not know."""
-    reader, expected = served.reader, served.expected
+    expected = served.expected
     return {
         "id": served.name,
         "object": "model",
@@ -140,7 +140,7 @@ def _model(edition: Edition, served: Served) -> dict[str, Any]:
             "kind": served.kind.value,
             "chat": served.kind is Kind.generate and served.words.template is not None,
             "context": served.context,
-            "labels": list(reader.labels) if reader else [],
+            "labels": list(served.reader.labels),
             "base": served.task is None,
             "predicted_cosine": expected and expected.predicted_cosine,
             "expected": expected and expected.expected,

@@ -137,8 +137,6 @@ def add_reading(
             param="input",
             code="context_length_exceeded",
         )
-    if served.reader is None:
-        raise Refused(422, f"{served.name} reads no texts", param="model")
     asking.prompt_tokens += len(ids)
     asking.jobs.append(
         Reading(

@@ -85,9 +85,7 @@ class Continuing(Body):
     @classmethod
     def _carried_out(cls, body: Any) -> Any:
         """Refuse what would change the answer; take it where it asks for what is done anyway."""
-        return _without(
-            body, {n: v for n, v in _NOT_CARRIED_OUT.items() if n not in cls.model_fields}
-        )
+        return _without(body, _NOT_CARRIED_OUT)
 
     @property
     def stops(self) -> list[str]:

@@ -66,7 +66,7 @@ class Served:
         context: most tokens of a prompt and its answer.
         vocabulary: how many tokens it knows.
         expected: what is predicted of it; None for the base.
-        reader: of encoders: what makes its result.
+        reader: what makes its result, of encoders.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Served:
     vocabulary: int
     ends: frozenset[int]
     expected: TaskSummary | None
-    reader: Reader | None
+    reader: Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class _Maker:
             vocabulary=int(nature.config.get_text_config().vocab_size),
             ends=ends_of(nature, words.tokenizer),
             expected=None if task is None else self.expected[task],
-            reader=reader,
+            reader=reader or Reader(),
         )
 
     def _with_tokenizer(self, task: str | None) -> str | None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from randes_cli.server.answer import Answer, Failed, Job, Reading
+from randes_cli.server.answer import Job
 from randes_cli.server.edition import Edition
 from randes_cli.server.encoding import Encoding
 from randes_cli.server.errors import Refused, trace
@@ -33,7 +33,7 @@ class Engine:
     def __init__(self, edition: Edition, most: int) -> None:
         self.current, self.most = edition, most
         self._condition = threading.Condition()
-        self._inbox: deque[tuple[Lane, Job]] = deque()
+        self._inbox: deque[tuple[Any, Job]] = deque()
         self._lanes: dict[int, Lane] = {}
         self.stopping = False
         self._thread = threading.Thread(target=self._run, name="randes-engine", daemon=True)
@@ -87,9 +87,9 @@ class Engine:
     def _take_in(self) -> None:
         """Give jobs to their lanes; nothing of them stays behind, or a model would with it."""
         while self._inbox:
-            lane, job = self._inbox.popleft()
+            lane, job = self._inbox.popleft()  # a task's jobs are of the kind that its lane does
             self._lanes[id(lane)] = lane
-            _give(lane, job)
+            lane.waiting.append(job)
 
     def _step(self) -> None:
         for key, lane in list(self._lanes.items()):
@@ -101,10 +101,3 @@ class Engine:
                 time.sleep(0.01)
             if not lane.busy:
                 del self._lanes[key]
-
-
-def _give(lane: Any, job: Job) -> None:
-    if isinstance(job, Answer if isinstance(lane, Generating) else Reading):
-        lane.waiting.append(job)
-    else:
-        job.tell(Failed("asked of a model of another kind"))

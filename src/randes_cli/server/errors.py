@@ -56,16 +56,13 @@ def trace(error: BaseException) -> str:
 def error_body(
     status: int, message: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}
+    named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = named.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 #: What pydantic says in words that no client knows.
 _SAID = {"extra_forbidden": "is not a field of this request", "json_invalid": "is not JSON"}
-
-
-def kind_of(status: int) -> str:
-    named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
 
 def answer_failures(app: FastAPI) -> None:

@@ -50,7 +50,7 @@ async def classes(
     """The likeliest label of each input, and the scores of all."""
 
     def shape(found: list[Any]) -> dict[str, Any]:
-        labels = served.reader.labels if served.reader else ()
+        labels = served.reader.labels
         data = [
             {
                 "index": number,
@@ -93,10 +93,8 @@ def _tokens(served: Served, given: Any, truncate: bool) -> tuple[list[int], list
     if isinstance(given, list):
         return given[: served.context] if truncate else given, None
     text, pair = (given.text, given.text_pair) if isinstance(given, Pair) else (given, None)
-    prompt = served.reader.prompt if served.reader else ""
-    return served.words.encode_for(
-        prompt + text, pair, longest=served.context if truncate else None
-    )
+    longest = served.context if truncate else None
+    return served.words.encode_for(served.reader.prompt + text, pair, longest=longest)
 
 
 async def _collected(asking: Asking) -> dict[int, Any]:

@@ -34,9 +34,7 @@ def alone_in(
 
 
 def default_lambda(bank: BankFile, place: int) -> float:
-    """λ that an untuned task gets, from the lengths of the deltas alone (no Gram matrix)."""
-    if stands_alone(bank.manifest, bank.manifest.tasks[place]):
-        return 1.0
+    """λ that an untuned task gets which does not stand alone, from the lengths of the deltas."""
     lengths = bank_lengths(bank.manifest, stored_lengths(bank))
     return default_coefficient(task_cosine(_as_then(bank.manifest, lengths), place))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 
@@ -56,6 +56,9 @@ class Outline:
     capacity: int
     rest: int = 0
     wide: Collection[str] = ()
+    _sizes: dict[tuple[int, int], int] = field(default_factory=dict, init=False, compare=False)
+    _cuts: dict[tuple[int, int], DealtCut] = field(default_factory=dict, init=False, compare=False)
+    _shares: dict[int, F64] = field(default_factory=dict, init=False, compare=False)
 
     def with_size(self, groups: int, bits: int, share: int, size: int) -> Outline:
         """The same where a bank of this choice takes `size` bytes."""
@@ -99,10 +102,6 @@ class Outline:
                 for tensor, wide, count in self._kinds
             )
         return self._sizes[bits, share]
-
-    @cached_property
-    def _sizes(self) -> dict[tuple[int, int], int]:
-        return {}
 
     @cached_property
     def _entries(self) -> int:
@@ -203,10 +202,6 @@ class Outline:
         tails = self._at_16.tails
         return None if tails is None else Shapes.of([*tails])
 
-    @cached_property
-    def _cuts(self) -> dict[tuple[int, int], DealtCut]:
-        return {}
-
     def _cut(self, groups: int, bits: int) -> DealtCut:
         """What few bits make of the sums of so many groups, whatever the share."""
         key = groups, bits
@@ -223,10 +218,6 @@ class Outline:
             found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
             self._shares[share] = np.array([found[t.dtype, t.shape] for t in self._bins[1]])
         return self._shares[share]
-
-    @cached_property
-    def _shares(self) -> dict[int, F64]:
-        return {}
 
     @cached_property
     def _sides(self) -> F64:

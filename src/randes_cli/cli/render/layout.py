@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from randes_cli.core.prediction.verdict import ALL, MOST, MUCH, NEARLY_ALL, Verdict, judge
+from randes_cli.core.prediction.verdict import ALL, MOST, MUCH, NEARLY_ALL, Verdict
 from randes_cli.errors import printable
 
 #: Colours that stay apart for colour-blind eyes (Okabe and Ito), on dark and light grounds.
@@ -62,11 +62,6 @@ def _before_the_same_end(name: str, others: Collection[str], width: int) -> str:
         return "…" + _end_of(name, width - 1)
     tail = (width - 2) // 2
     return "…" + _end_of(name[: len(name) - same + tail], width - 2) + "…"
-
-
-def quality_style(cosine: float) -> str:
-    """The colour of a predicted cosine: that of its verdict."""
-    return verdict_style(judge(cosine))
 
 
 def verdict_style(verdict: Verdict) -> str:

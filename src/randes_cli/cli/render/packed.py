@@ -80,12 +80,13 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
     ratio = f"{report.bank_bytes / max(1, report.base_bytes):.2f} × the base, "
     if report.adapters == "kept":
         ratio = ""  # their base is zeros in the shapes of factors
+    count = len(report.tasks)
     rest = (
         f" {verb} {human(report.bank_bytes)}: {ratio}"
         f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
-        f"{_checkpoints(len(report.tasks))}"
+        f"{f'{count} checkpoints' if count > 1 else 'checkpoint'}"
     )
-    made = adapter_line(report, len(report.tasks))
+    made = adapter_line(report, count)
     made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
     if report.dry_run:
         download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
@@ -109,10 +110,6 @@ def room_line(report: PackReport | EditReport) -> list[Text]:
     if report.room is None:
         return []
     return [Text(f"superpositions of 8 bits have room for {room_words(report.room)}")]
-
-
-def _checkpoints(count: int) -> str:
-    return f"{count} checkpoints" if count > 1 else "checkpoint"
 
 
 def adapter_line(report: PackReport | EditReport, coming: int) -> list[Text]:

@@ -12,12 +12,11 @@ from randes_cli.cli.render.layout import (
     bar,
     in_lines,
     more,
-    quality_style,
     shorten,
     table,
     verdict_style,
 )
-from randes_cli.core.prediction.verdict import BEYOND, by_word, kept, unmeasured
+from randes_cli.core.prediction.verdict import BEYOND, by_word, judge, kept, unmeasured
 from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import decimal, human
 
@@ -137,7 +136,7 @@ def group_lines(
     ]
     cells: list[list[str | Text]] = []
     for row in found if full else found[:MOST_ROWS]:
-        style = quality_style(row.predicted_cosine)
+        style = verdict_style(judge(row.predicted_cosine))
         pair = ["-" if v is None else decimal(v, 3) for v in (row.before, row.during)]
         cells.append(
             [

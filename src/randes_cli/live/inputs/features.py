@@ -18,7 +18,7 @@ from torch import nn
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.batch.kind import KINDS, marks_of, tensors_of
 from randes_cli.live.batch.selection import Current, Selection
-from randes_cli.live.parameters.mixed_parameter import Mixed
+from randes_cli.live.parameters.mixed_parameter import mixed_of
 from randes_cli.live.parameters.rows import Rows
 
 #: What models take of what was encoded.
@@ -39,7 +39,7 @@ class Features:
             for kind in KINDS:
                 marks = marks_of(module, kind)
                 for name in (f"get_{kind}_features", f"get_{kind}_tokens"):
-                    if callable(getattr(module, name, None)) and marks and _has_tasks(module):
+                    if callable(getattr(module, name, None)) and marks and mixed_of(module):
                         module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
                         self._replaced.append((module, name))
         self._hooks: list[Any] = []
@@ -81,10 +81,6 @@ def _words(value: Any) -> torch.Tensor | None:
     if not isinstance(value, torch.Tensor) or value.dim() != 2 or value.is_floating_point():
         return None
     return value
-
-
-def _has_tasks(module: nn.Module) -> bool:
-    return any(isinstance(value, Mixed) for value in module.parameters())
 
 
 class _Encoder:

@@ -109,32 +109,22 @@ def _apply(
     return made if bias is None else made + bias[expert]
 
 
-def _of_expert(
-    weight: torch.Tensor,
-    expert: int,
-    tasks: torch.Tensor | int,
-    x: torch.Tensor,
-    turned: bool,
-    selection: Selection,
-) -> torch.Tensor:
-    if isinstance(weight, Mixed):
-        return _product(weight.weight, expert, tasks, x, turned, selection)
-    return _times(x, weight[expert], turned)
-
-
 def _times(x: torch.Tensor, matrix: torch.Tensor, turned: bool) -> torch.Tensor:
     """A product with a matrix whose rows are outputs, or, where it is `turned`, inputs."""
     return torch.matmul(x, matrix) if turned else F.linear(x, matrix)
 
 
-def _product(
-    weight: Weight,
+def _of_expert(
+    parameter: torch.Tensor,
     expert: int,
     tasks: torch.Tensor | int,
     x: torch.Tensor,
     turned: bool,
     selection: Selection,
 ) -> torch.Tensor:
+    if not isinstance(parameter, Mixed):
+        return _times(x, parameter[expert], turned)
+    weight = parameter.weight
     if weight.table is not None:
         own = weight.table[tasks, expert]
         if isinstance(tasks, int):
@@ -183,7 +173,7 @@ def _add(
     turned = turned != swapped
     if not isinstance(number, slice):
         if number == expert:
-            target += (group.product_turned if turned else group.product)(given, tasks)
+            target += group.product(given, tasks, turned=turned)
         return
     if not number.start <= expert < (number.stop or expert + 1):
         return

@@ -16,7 +16,7 @@ from randes_cli.live.layers import experts, recurrent
 from randes_cli.live.layers.attention import attention
 from randes_cli.live.layers.convolutions import windows
 from randes_cli.live.layers.time_first import batch_first, recurrent_inside
-from randes_cli.live.parameters.mixed_parameter import HANDLERS, Mixed
+from randes_cli.live.parameters.mixed_parameter import HANDLERS, Mixed, mixed_of
 
 
 def special_layers(model: nn.Module) -> list[nn.Module]:
@@ -35,7 +35,7 @@ def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
     for name, module in model.named_modules():
         mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
         first = isinstance(module, nn.MultiheadAttention | nn.RNNBase) and not module.batch_first
-        if first and module not in known and any(isinstance(v, Mixed) for v in module.parameters()):
+        if first and module not in known and mixed_of(module):
             raise MismatchError(
                 f"{name or 'the model'}: puts time before the batch; build the model with "
                 "batch_first=True, or use randes_cli.Pool"
@@ -55,13 +55,12 @@ def _experts(module: nn.Module) -> Mixed | None:
     """A weight of its experts, where tokens lose sight of their rows: experts that are modules, or
     lie together in a way of their own."""
     if experts.takes_tokens(module):
-        return next((v for v in module.parameters() if isinstance(v, Mixed)), None)
+        return next(iter(mixed_of(module)), None)
     for name, child in module.named_children():
         several = isinstance(child, nn.ModuleList | nn.ModuleDict)
         known = experts.takes_tokens(child) or experts.gives_all(child)
         if name.endswith("experts") and not known:
-            mixed = (v for v in child.parameters() if isinstance(v, Mixed))
-            return next((v for v in mixed if several or v.dim() > 2), None)
+            return next((v for v in mixed_of(child) if several or v.dim() > 2), None)
     return None
 
 
@@ -69,13 +68,9 @@ def by_task(model: nn.Module) -> Iterator[str]:
     """Parameters of layers that run the rows of each task alone."""
     for module in model.modules():
         forward = module.__dict__.get("forward")
-        if isinstance(forward, partial) and forward.func is _by_task:
-            for value in module.parameters():
-                if isinstance(value, Mixed) and value.weight.table is None:
-                    yield value.weight.name
-        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            mixed = (v for v in module.parameters() if isinstance(v, Mixed))
-            yield from (v.weight.name for v in mixed if v.weight.table is None)
+        alone = isinstance(forward, partial) and forward.func is _by_task
+        if alone or isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            yield from (v.weight.name for v in mixed_of(module) if v.weight.table is None)
         weight = module._parameters.get("weight")
         if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
             continue

@@ -62,7 +62,8 @@ def from_bank(
             )
         (state,) = parts.values()
         with side_folder(found, task, code=trust_remote_code) as folder:
-            if adapter_alone(folder):
+            adapter, model = folder / "adapter_config.json", folder / "config.json"
+            if adapter.exists() and not model.exists():
                 raise UsageError(
                     f"{found.file.path}: {whole.retrieval.task.name} is an adapter, not a model: "
                     "unpack it for PeftModel.from_pretrained, or pack adapters with their base"
@@ -72,12 +73,6 @@ def from_bank(
             with MODELS.giving({folder: Given(state, whole)}):
                 made = kind.from_pretrained(folder, **options)
     return made
-
-
-def adapter_alone(folder: Path) -> bool:
-    """Whether these are the side files of an adapter."""
-    adapter, model = folder / "adapter_config.json", folder / "config.json"
-    return adapter.exists() and not model.exists()
 
 
 def processor_from_bank(

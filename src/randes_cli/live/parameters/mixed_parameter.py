@@ -171,6 +171,11 @@ def _turns(mixed: Mixed, name: str, args: Sequence[Any], given: Mapping[str, Any
     return name in ("T", "mT", "t") or (name == "transpose" and sorted(dims) == [0, 1])
 
 
+def mixed_of(module: torch.nn.Module) -> list[Mixed]:
+    """The parameters of a module, and of those in it, that have tasks."""
+    return [value for value in module.parameters() if isinstance(value, Mixed)]
+
+
 def rows(value: Any, selection: Selection) -> Any:
     """A parameter as each row has it, or a plain tensor where there is one task alone."""
     if not isinstance(value, Mixed):

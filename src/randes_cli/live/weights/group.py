@@ -33,20 +33,17 @@ class Group:
         down = self.down[:, torch.tensor(rows, device=self.down.device)]
         return replace(self, held=self.held.some(rows, self.down.dtype), down=down)
 
-    def product(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
-        """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs."""
-        down, across = self._sides(index, x.dim())
-        return self.held.product(x * across) * down
-
-    def product_turned(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
-        """b ∘ ((x ∘ a) S) for a weight whose rows are inputs."""
-        down, across = self._sides(index, x.dim())
-        return self.held.product(x * down, turned=True) * across
-
-    def _sides(self, index: torch.Tensor | int, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def product(
+        self, x: torch.Tensor, index: torch.Tensor | int, *, turned: bool = False
+    ) -> torch.Tensor:
+        """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs; b ∘ ((x ∘ a) S) for one `turned`,
+        whose rows are inputs."""
+        first, last = (self.down, self.across) if turned else (self.across, self.down)
         if isinstance(index, int):
-            return self.down[index], self.across[index]
-        return gathered(self.down, index, dims), gathered(self.across, index, dims)
+            before, after = first[index], last[index]
+        else:
+            before, after = gathered(first, index, x.dim()), gathered(last, index, x.dim())
+        return self.held.product(x * before, turned=turned) * after
 
     def delta(self, task: int, dtype: torch.dtype) -> torch.Tensor:
         """a S b of one task, [R, C]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -116,7 +115,7 @@ class Weight:
         if made is None:
             made = F.linear(x, base)
             for group in self.groups_of(block, selection):
-                made = self.added(made, x, group, group.product, selection)
+                made = self.added(made, x, group, selection)
         return self._own_columns(made, x, selection)
 
     def linear_turned(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
@@ -126,7 +125,7 @@ class Weight:
             return self.by_task(x, selection, lambda part, t: torch.matmul(part, self.full(t)))
         made = torch.matmul(x, self.base)
         for group in self.groups_of(block, selection):
-            made = self.added(made, x, group, group.product_turned, selection)
+            made = self.added(made, x, group, selection, turned=True)
         return made
 
     @staticmethod
@@ -146,21 +145,22 @@ class Weight:
         made: torch.Tensor,
         x: torch.Tensor,
         group: Group,
-        product: Callable[[torch.Tensor, Any], torch.Tensor],
         selection: Selection,
+        *,
+        turned: bool = False,
     ) -> torch.Tensor:
         """`made` plus a group's product for the rows of its tasks alone."""
         if selection.only is not None:
-            return made + product(x, selection.only).to(made.dtype)
+            return made + group.product(x, selection.only, turned=turned).to(made.dtype)
         index, fixed = selection.along(x, self), torch.compiler.is_compiling()
         if group.alone or fixed or group.tasks.issuperset(selection.tasks):
-            return made + product(x, index).to(made.dtype)
+            return made + group.product(x, index, turned=turned).to(made.dtype)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
         out = made.expand(rows, *made.shape[1:])
         flat = out.flatten(0, lead - 1)
         at = selection.positions(len(wide), sorted(group.tasks)).to(x.device)
-        more = product(wide[at], index.reshape(-1)[at]).to(made.dtype)
+        more = group.product(wide[at], index.reshape(-1)[at], turned=turned).to(made.dtype)
         return flat.index_add(0, at, more).reshape(out.shape)
 
     def by_task(
