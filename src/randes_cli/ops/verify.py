@@ -213,9 +213,8 @@ def _check_elsewhere(
 def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]:
     """What is the matter with which shard: its file, what is about its tensors, or those."""
     found = {file: str(problem) for file, problem in bank.store.problems.items()}
-    for number, contents in enumerate(bank.store.shards.values()):
-        file = shard_file(list(bank.store.shards)[number])
-        hurt = damaged.intersection(contents.names)
+    for number, (name, contents) in enumerate(bank.store.shards.items()):
+        file, hurt = shard_file(name), damaged.intersection(contents.names)
         if file not in found and hurt:
             found[file] = counted(len(hurt), "damaged tensor")
         if file not in found and not quick and not _has_frame(bank, number, contents):
