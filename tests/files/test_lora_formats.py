@@ -211,11 +211,8 @@ def test_updates_of_fused_experts_are_merged_as_peft_merges_them(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["lora_unet_down_0_q.lora_down.weight", "lora_unet_down_0_q.lora_up.weight"], "Kohya"),
         (["model.layers.0.q_proj.lora_a", "model.layers.0.q_proj.lora_b"], "mlx"),
-        (["diffusion_model.b.q.lora_A.weight", "diffusion_model.b.q.lora_B.weight"], "release"),
         (["unet.b.q.lokr_w1", "unet.b.q.lokr_w2"], "LyCORIS"),
-        (["lora_unet_b_q.lora_down.weight", "lora_unet_b_q.dora_scale"], "DoRA"),
         ([*PLAIN, "unet.conv_in.diff"], "whole differences"),
         ([*PLAIN, "unet.norm.diff_b"], "whole differences"),
         ([*PLAIN, "clip_l"], "'clip_l' belongs to no part that it adapts"),

@@ -5,7 +5,7 @@ Each tensor is base + scaling · B · A (`core.lora`), computed for the rows tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,15 +15,11 @@ from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.lora import Gains, LowRank, add_to, as_float64, store, updated
 from randes_cli.errors import CheckpointError, MismatchError, counted
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
-from randes_cli.files.lora.config import (
-    LoraConfig,
-    component_config,
-    is_diffusers,
-    lora_config,
-    refuse_kind,
-)
+from randes_cli.files.lora.config import LoraConfig, refuse_kind
+from randes_cli.files.lora.flat_names import Placed, is_flat
 from randes_cli.files.lora.loading import all_gains, loaded
-from randes_cli.files.lora.names import ALONE, Sorted, components_of, has_components, sort_tensors
+from randes_cli.files.lora.names import Sorted
+from randes_cli.files.lora.parts import components, parted, weights_of
 from randes_cli.files.lora.places import updates
 from randes_cli.files.lora.rows import (
     Rows,
@@ -45,7 +41,7 @@ from randes_cli.files.lora.ties import (
     untold_tie,
     with_tied_biases,
 )
-from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
+from randes_cli.files.lora.view import Part, Update, View
 from randes_cli.files.source import Source
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
@@ -71,7 +67,8 @@ class MergedAdapter:
         adapter: Checkpoint,
         configs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self._base, self._adapter = base, adapter
+        self._base = base
+        self._adapter = Placed(adapter, base) if is_flat(adapter.tensors) else adapter
         self.source, self.metadata = adapter.source, base.metadata
         self._updates: dict[str, list[Update]] = {}
         self._saved: dict[str, str] = {}
@@ -81,15 +78,14 @@ class MergedAdapter:
         self.untied: dict[str, Tie] = {}
         self.notes: tuple[str, ...] = ()
         self._configs = configs or {}
-        self._components = sorted({name.rpartition("/")[0] for name in base.tensors})
+        self._components = components(base)
         ties = {component: self._tie(component) for component in self._components}
         #: The base's tensor by a name of it that the base's file lacks.
         self._copied = {
             tie.head: tie.embedding for tie in ties.values() if tie and tie.head not in base.tensors
         }
         refuse_kind(adapter)
-        found = sort_tensors(self.source, adapter.tensors)
-        for component, part, config in self._parts(found):
+        for component, part, config in parted(self._adapter, base):
             self._place(component, part, config)
         self.tensors = {**base.tensors, **self._own(self._saved)}
         for component, tie in ties.items():
@@ -112,44 +108,8 @@ class MergedAdapter:
         self.summary = "".join([merged, *replaced])
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
 
-    def _parts(self, found: Sorted) -> Iterator[tuple[str, Sorted, LoraConfig]]:
-        """The adapter's tensors by the base's component, each with its configuration."""
-        if not is_diffusers(self._adapter):
-            yield self._only_component(found), found, lora_config(self._adapter)
-            return
-        if not has_components(found.pairs):
-            yield self._only_component(found), found, component_config(self._adapter, "")
-            return
-        for prefix in components_of(self.source, found):
-            known = prefix in self._components
-            if not known and prefix not in ALONE:
-                raise MismatchError(f"{self.source}: adapts {prefix}, which the base lacks")
-            config = component_config(self._adapter, prefix)
-            yield prefix if known else "", found.below(f"{prefix}."), config
-
-    def _only_component(self, found: Sorted) -> str:
-        """The base's component that has all modules of an adapter of a single model."""
-        if len(self._components) == 1:
-            return self._components[0]
-        weights = self._weights(found)
-        fits = []
-        for component in self._components:
-            part = Part(self._base, component, [*weights, *found.saved])
-            if any(part.rename(name) in self._base.tensors for name in weights):
-                fits.append(component)
-        if len(fits) == 1:
-            return fits[0]
-        if not fits:
-            first = next(iter([*found.pairs, *found.tokens]))
-            raise MismatchError(
-                f"{self.source}: adapts {first}, which the base ({self._base.source}) lacks"
-            )
-        raise MismatchError(
-            f"{self.source}: fits {' and '.join(fits)} of the base; which is meant?"
-        )
-
     def _place(self, component: str, found: Sorted, config: LoraConfig) -> None:
-        weights = self._weights(found)
+        weights = weights_of(found)
         part = Part(self._base, component, [*weights, *found.saved])
         tensors = self._adapter.tensors
 
@@ -177,11 +137,6 @@ class MergedAdapter:
         )
         refuse_both(self.source, rows, {*self._updates, *self._saved} - grown.keys())
         self._rows.update(rows)
-
-    @staticmethod
-    def _weights(found: Sorted) -> list[str]:
-        modules = dict.fromkeys([*found.pairs, *found.tokens])
-        return [f"{module.replace(BASE_LAYER, '')}.weight" for module in modules]
 
     def _twin(self, name: str) -> TensorInfo | None:
         """The base's tensor of a name, which its file may have under another."""

@@ -17,7 +17,7 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 #: The name of an adapter: in a model's state dict, not in the files that PEFT writes of it.
 _NAME = r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?"
 _PEFT = re.compile(rf"(.+)\.lora_(embedding_)?([AB]){_NAME}(?:\.(weight|bias))?")
-_DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|bias)")
+_DIFFUSERS = re.compile(r"(.+?)\.(?:lora\.|lora_linear_layer\.|lora_)(down|up)\.(weight|bias)")
 _MAGNITUDE = re.compile(rf"(.+)\.lora_magnitude_vector{_NAME}(\.weight)?")
 _TOKENS = re.compile(rf"(.+?)(\.token_adapter)?\.trainable_tokens_delta{_NAME}")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
@@ -35,16 +35,12 @@ _REPLACED = (".original_module.", ".token_adapter.base_layer.")
 _TRAINING = re.compile(r"\.lora_(velora|monteclora)_")
 #: The embedding below trained tokens, which PEFT writes where its vocabulary was resized.
 _BEFORE = ".token_adapter.base_layer.weight"
-_KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
 #: Other formats, by what only their names have; the first that fits names the adapter.
 _FOREIGN = {
     "a DoRA adapter": re.compile(r"\.dora_scale$"),
     "a LyCORIS adapter (LoHa, LoKr)": re.compile(r"\.(hada_|lokr_)|\.oft_blocks$"),
-    "a Kohya (sd-scripts) LoRA": re.compile(
-        r"^lora_[a-z0-9]+_.*\.(alpha|lora_\w+\.weight)$|\.lora_(up|down)\.weight$"
-    ),
+    "a LoCon of three factors": re.compile(r"\.lora_mid\."),
     "an mlx LoRA": re.compile(r"\.lora_[ab]$"),
-    "a LoRA in the names of a model's first release": re.compile(r"^diffusion_model\."),
     "an X-LoRA": re.compile(r"xlora_"),
     "a LoRA with whole differences beside its factors": re.compile(
         r"\.(diff|diff_b|set_weight|reshape_weight|w_norm|b_norm)$"
@@ -54,7 +50,7 @@ _ALPHA = ".alpha"
 #: Components of pipelines that a diffusers LoRA names although its base is that part alone.
 ALONE = ("unet", "transformer", "prior", "text_encoder")
 _COMPONENT = re.compile(
-    r"(unet|transformer|prior|text_encoder(_\d)?|connectors)\.(?!h\.|layers?\.)"
+    r"(unet|transformer|prior|text_encoder(_\d)?|connectors|diffusion_model)\.(?!h\.|layers?\.)"
 )
 
 
@@ -115,9 +111,7 @@ def is_factor(name: str) -> bool:
     if "lora" not in name:  # as in 100,000 names of a model
         return False
     found = parse(name)
-    return (found is not None and found.part not in ("bias", "m")) or bool(
-        _KOHYA_FACTOR.search(name)
-    )
+    return found is not None and found.part not in ("bias", "m")
 
 
 def more_than_factors(names: Iterable[str]) -> str | None:
@@ -138,6 +132,16 @@ def foreign(names: Iterable[str]) -> str | None:
         if any(map(pattern.search, names)):
             return what
     return None
+
+
+def refuse_foreign_format(source: str, names: Iterable[str]) -> None:
+    """Raise CheckpointError where an adapter is `foreign`."""
+    what = foreign(names)
+    if what:
+        raise CheckpointError(
+            f"{source}: {what}: cannot be merged; merge it with the library that it comes from "
+            "and give the full checkpoint"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +176,7 @@ class Sorted:
 def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
     """An adapter's tensors sorted. Raises CheckpointError where it is of another format."""
     names = list(names)
-    what = foreign(names)
-    if what:
-        raise CheckpointError(
-            f"{source}: {what}: cannot be merged; merge it with the library that it comes from "
-            "and give the full checkpoint"
-        )
+    refuse_foreign_format(source, names)
     made = Sorted()
     adapter = _adapter_of(source, names)
     for name in names:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from randes_cli.errors import MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign, refuse_kind
+from randes_cli.files.lora.flat_names import Placed, is_flat
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
 from randes_cli.files.lora.ties import may_share
 from randes_cli.files.lora.view import BASE_LAYER, Part
@@ -41,6 +42,9 @@ def adapter_base(first: Checkpoint) -> ZeroBase:
 
 def require_adapts(adapter: Checkpoint, base: Source) -> None:
     """Raise MismatchError unless a base has a weight for every module of an adapter."""
+    if is_flat(adapter.tensors):
+        Placed(adapter, base)
+        return
     modules = dict.fromkeys(
         found.module.replace(BASE_LAYER, "")
         for name in adapter.tensors
