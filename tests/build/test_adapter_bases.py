@@ -87,7 +87,9 @@ def test_what_the_base_has_under_another_name_is_not_saved_beside_it(
         pack(str(tmp_path / "base"), [one], tmp_path / "m.randes")
 
 
-@pytest.mark.parametrize("module", ["lm_head", "encoder.embed_tokens", "shared"])
+@pytest.mark.parametrize(
+    "module", ["lm_head", "encoder.embed_tokens", "text.cls.predictions.decoder"]
+)
 def test_an_adapter_of_a_tied_embedding_may_stay_one(module: str, tmp_path: Path) -> None:
     save(
         random_state({**BASE, "decoder.embed_tokens.weight": [9, 16]}),

@@ -56,6 +56,8 @@ EXACT: dict[str, tuple[int, ...]] = {
     "posterior_mean_coef1": (1000,),
     "betas": (1000,),
     "model.pixel_mean": (3, 1, 1),
+    "mel_converter.mel_basis": (80, 513),
+    "frontend.mel_scale.fb": (513, 80),
     "normalize_inputs.buffer_observation_state.mean": (6,),
     "unnormalize_outputs.buffer_action.std": (6,),
     "normalizer.params_dict.action.scale": (6,),

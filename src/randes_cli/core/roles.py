@@ -42,7 +42,7 @@ _LEAVES: Mapping[str, str] = {
         r"|(weight|input|output|act|activation|bias|[kqv]|kv|qkv)_scales?|(weight|bias)_integer"
     ),
     CONSTANT: (
-        r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_filters?"
+        r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_(filters?|basis)"
         r"|(\w*(hann|fft)_)?window|betas|sigmas|posterior_\w+|lvlb_weights|anchors?"
         r"|(log_|sqrt_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
         r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay"
@@ -57,7 +57,7 @@ _ENDS: Mapping[str, str] = {
         r"|embeddings\.position_embedding|pos_embed\.pos_embed|patch_embed\.pos_embedding"
     ),
     QUANTISATION: r"(\w*quant\w*|activation_post_process\w*)\.scale",
-    CONSTANT: r"\w*transform\.weights|vocoder\.(mean|scale)",
+    CONSTANT: r"\w*transform\.weights|vocoder\.(mean|scale)|mel_scale\.fb",
 }
 
 #: Statistics of a data set that inputs and actions are normalised by (robotics, time series), and

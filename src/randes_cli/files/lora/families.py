@@ -129,7 +129,10 @@ _MARKED: dict[str, tuple[tuple[str, str], ...]] = {
     # RADIO
     r"radio_model\.model\.blocks\.": (
         (r"radio_model\.model\.blocks\.", "encoder.layer."),
-        (r"radio_model\.model\.patch_generator\.embedder\.", "embeddings.patch_projection."),
+        (
+            r"radio_model\.model\.patch_generator\.(video_)?embedder\.",
+            r"embeddings.\1patch_projection.",
+        ),
         (r"\.attn\.proj\.", ".attention.o_proj."),
         (r"\.attn\.qkv\.", f".attention.{_QKV}."),
     ),
@@ -161,6 +164,9 @@ _MARKED: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.(spatial|temporal)_linear\.0\.", r".\1_linear.fc1."),
         (r"\.(spatial|temporal)_linear\.2\.", r".\1_linear.fc2."),
     ),
+    # Laguna, TimesFM 2.5
+    r"\.shared_expert\.": ((r"\.shared_expert\.", ".shared_experts."),),
+    r"\.ff0\.": ((r"\.ff0\.", ".fc1."), (r"\.ff1\.", ".fc2.")),
     # A.X-K2
     r"\.W_down\.": (
         (r"\.W_down\.", ".mlp.fc1."),

@@ -46,6 +46,7 @@ _OTHERS = {
 }
 #: What a head may be called; `lm_head` first.
 HEADS = ("lm_head.weight", "embed_out.weight", *_MARKS.values(), *_OTHERS.values())
+_ENDINGS = tuple(f".{head}" for head in HEADS)
 EMBEDDING = re.compile(
     r"(^|[./])(embed_tokens|wte|word_embeddings?|embed_in|shared|tok_embeddings|tokens_embed"
     r"|embeddings|w)\.weight$"
@@ -107,7 +108,7 @@ def may_share(base: Mapping[str, TensorInfo], name: str) -> bool:
     """Whether a weight that a base's file lacks may be its embedding's: a head's, or another's."""
     component, _, inner = name.rpartition("/")
     start = f"{component}/" if component else ""
-    shares = inner in HEADS or SHARED.search(inner)
+    shares = SHARED.search(inner) or f".{inner}".endswith(_ENDINGS)
     return bool(shares) and embedding_of(base, None, start) is not None
 
 
