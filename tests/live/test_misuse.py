@@ -175,29 +175,32 @@ def test_a_model_that_was_detached_names_no_tasks(bank: Path) -> None:
         pass
 
 
-def adapted(model: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
+def adapted(model: Any, kind: str = "lora") -> Any:
+    from peft import LoraConfig, ShiraConfig, get_peft_model
 
     torch.manual_seed(1)
-    made: Any = get_peft_model(model, LoraConfig(target_modules=["q_proj", "embed_tokens"]))
+    config: Any = LoraConfig(target_modules=["q_proj", "embed_tokens"])
+    if kind == "shira":  # which adds a sparse tensor
+        config = ShiraConfig(r=4, target_modules=["q_proj"])
+    made: Any = get_peft_model(model, config)
     for name, parameter in made.named_parameters():
-        if "lora_B" in name or "lora_embedding_A" in name:
+        if "lora_B" in name or "lora_embedding_A" in name or "shira_weight" in name:
             torch.nn.init.normal_(parameter)
     return made
 
 
-@pytest.mark.parametrize("order", ["tasks first", "adapter first"])
+@pytest.mark.parametrize("order", ["tasks first", "adapter first", "shira"])
 def test_an_adapter_is_added_to_every_rows_task(bank: Path, order: str) -> None:
     if order == "tasks first":
         mixed = attached(bank)
         top = adapted(mixed.model)
     else:
-        top = adapted(randes_cli.transformers.from_bank(bank))
+        top = adapted(randes_cli.transformers.from_bank(bank), order)
         mixed = randes_cli.attach(top, bank)
     with torch.no_grad(), mixed.tasks(["sun", "cars"]):
         found = top(input_ids=ids(2)).logits
     for row, task in enumerate(("sun", "cars")):
-        wanted = adapted(alone(bank, [task])[task])(input_ids=ids()).logits[0]
+        wanted = adapted(alone(bank, [task])[task], order)(input_ids=ids()).logits[0]
         assert (found[row] - wanted).abs().max() < 1e-4
 
 

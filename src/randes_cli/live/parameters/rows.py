@@ -165,6 +165,7 @@ def name_of(func: Callable[..., Any]) -> str:
 
 def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Rows with a number or a tensor that all rows share: rows. With inputs: a plain tensor."""
+    args = [_dense(value) for value in args]
     rows = [value for value in args if isinstance(value, Spread)]
     if len({value.lead for value in rows}) > 1:
         raise MismatchError("a table of positions meets a parameter that each token has its own of")
@@ -175,6 +176,12 @@ def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, A
         shared = [_padded(v, dims) if isinstance(v, Spread) else v for v in args]
         return rows_of(func(*shared, **kwargs), lead)
     return func(*[met(v, inputs) for v in args], **kwargs)
+
+
+def _dense(value: Any) -> Any:
+    """A sparse tensor (SHiRA's) as one that meets rows."""
+    sparse = type(value) is torch.Tensor and value.layout != torch.strided
+    return value.to_dense() if sparse else value
 
 
 def _has_rows(other: torch.Tensor, rows: Spread) -> bool:
