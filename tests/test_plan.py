@@ -209,6 +209,17 @@ def test_rows_of_labels_are_no_resized_embedding(name: str) -> None:
         assert not resized(base, TensorInfo(name, "F32", (labels, 9)))
 
 
+@pytest.mark.parametrize("rows", [25, 15])
+def test_a_head_whose_rows_changed_as_the_embedding_s_is_resized_too(rows: int) -> None:
+    def state(rows: int) -> dict[str, TensorInfo]:
+        shapes = {"embeddings.weight": rows, "head.weight": rows, "labels.weight": rows + 1}
+        return {name: TensorInfo(name, "F32", (count, 9)) for name, count in shapes.items()}
+
+    fit = fit_task(state(20), state(rows), state(20))
+    assert list(fit.superposed) == ["embeddings.weight", "head.weight"]
+    assert list(fit.exact) == ["labels.weight"]
+
+
 @pytest.mark.parametrize(("rows", "fits"), [(950, True), (949, False)])
 def test_95_per_cent_of_the_bytes_must_match(packer: Packer, rows: int, fits: bool) -> None:
     base = random_state({"a": [rows, 4], "b": [1000 - rows, 4]})

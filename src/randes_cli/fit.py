@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from randes_cli.core.columns import alike
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
-from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once, table_bytes
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo, Tensors, once, table_bytes
 
 #: A task that shares less of the base's bytes by name and shape does not belong to it, unless
 #: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
@@ -28,16 +28,29 @@ _RESIZABLE = re.compile(
 _OF_LABELS = re.compile(r"(class|label)[a-z]*_?embed|y_embed", re.IGNORECASE)
 
 
-def resized(base: TensorInfo, task: TensorInfo) -> bool:
-    """Whether two tensors are one embedding with more or fewer rows."""
+#: Numbers of rows, before and after.
+Rows = tuple[int, int]
+
+
+def resized(base: TensorInfo, task: TensorInfo, known: Collection[Rows] = ()) -> bool:
+    """Whether two tensors are one embedding with more or fewer rows.
+
+    Its name tells; or its rows, which are `known` to have become so many of an embedding.
+    """
     return (
         len(base.shape) >= 2
         and base.shape[1:] == task.shape[1:]
         and base.shape[0] != task.shape[0]
         and min(base.elements, task.elements) > 0
-        and bool(_RESIZABLE.search(base.name))
+        and ((base.shape[0], task.shape[0]) in known or bool(_RESIZABLE.search(base.name)))
         and not _OF_LABELS.search(base.name)
     )
+
+
+def _vocabularies(base: Tensors, task: Tensors) -> set[Rows]:
+    """Rows of the embeddings that are resized, which their heads have, whatever they are called."""
+    pairs = ((base[name], tensor) for name, tensor in task.items() if name in base)
+    return {(one.shape[0], other.shape[0]) for one, other in pairs if resized(one, other)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +109,11 @@ def fit_task(
         return TaskFit(whole, why, (), share, share)
     superposed, exact = {}, {}
     matched, covered = 0, 0
+    known = _vocabularies(base, task)
     for name, tensor in task.items():
         twin = base.get(name)
         same = twin is not None and twin.shape == tensor.shape
-        grown = twin is not None and resized(twin, tensor)
+        grown = twin is not None and resized(twin, tensor, known)
         if twin is not None and (same or grown):
             share = min(prod(twin.shape[:1]), prod(tensor.shape[:1]))
             matched += share * (twin.nbytes // max(1, prod(twin.shape[:1])))
