@@ -94,8 +94,9 @@ class PackReport:
     chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
     `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other
     choices of bits, groups and shares; `advice` names one that keeps notably more in no more
-    bytes, `saving` the command that makes the bank smaller and loses next to nothing. `room` is
-    how many more tasks like these its 8-bit superpositions have room for; None where it has none.
+    bytes, `unsuited` says why superposition is the wrong choice, `saving` is the command that makes
+    the bank smaller and loses next to nothing. `room` is how many more tasks like these its 8-bit
+    superpositions have room for; None where it has none.
     """
 
     bank: str
@@ -116,6 +117,7 @@ class PackReport:
     alternatives: tuple[Alternative, ...] = ()
     advice: str | None = None
     saving: str | None = None
+    unsuited: tuple[str, ...] = ()
     adapters: str | None = None
     merged: int = 0
     room: int | None = None

@@ -37,6 +37,23 @@ def test_a_delta_beyond_every_grid(packer: Packer, size: float) -> None:
     assert said[0] == said[1] and "--exact" in said[0]
 
 
+def test_a_task_with_values_that_are_none_is_listed_beside_others(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    tasks = {name: perturbed(base, seed=n) for n, name in enumerate("abc")}
+    tasks["b"]["w"][3, 5] = torch.nan
+    save(base, packer.folder / "base.safetensors")
+    order = (packer.folder / "base.safetensors", packer.inputs(tasks), packer.folder / "x.randes")
+    for options in (PackOptions(), PackOptions(fit="2"), PackOptions(groups=3)):
+        report = pack(*order, options, ONE, dry_run=True)
+        assert [task.name for task in report.tasks] == ["a", "c"]
+        assert [(one.name, one.exit_code) for one in report.refused] == [("b", 3)]
+        with pytest.raises(CheckpointError, match="has NaN") as error:
+            pack(*order, options, ONE)
+        assert str(error.value) == report.refused[0].reason
+    with pytest.raises(CheckpointError, match="has NaN"):
+        pack(order[0], order[1][1:2], order[2], run=ONE, dry_run=True)
+
+
 @pytest.mark.parametrize(("bits", "scale"), [(16, 20.0), (8, 1.0)])
 def test_an_added_delta_beyond_the_range_of_its_sum(
     packer: Packer, bits: int, scale: float

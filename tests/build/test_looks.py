@@ -25,7 +25,6 @@ SHAPES = {
     "d.bias": [900],
     "e.weight": [999, 90],
 }
-ONCE = {"keep_going": False, "fetch": True}
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
@@ -54,7 +53,9 @@ def test_deltas_of_all_tasks_are_those_of_each(
     monkeypatch.setattr(looks, "_TOGETHER", together)
     base, *tasks = inputs(tmp_path, dtype)
     with ExitStack() as stack:
-        opened = open_inputs(stack, base.source, tasks, PackOptions(bits=16), **ONCE)
+        opened = open_inputs(
+            stack, base.source, tasks, PackOptions(bits=16), keep_going=False, fetch=True
+        )
         source, rows = opened.base.source, list[tuple[str, F32 | None, F32 | None]]()
         for unit in opened.units:
             for size in ((2**16, 16), (2**12, 4)):
@@ -74,7 +75,9 @@ def test_deltas_of_all_tasks_are_those_of_each(
 def test_a_value_that_is_not_finite_is_told_as_ever(spoilt: float, tmp_path: Path) -> None:
     base, *tasks = inputs(tmp_path, torch.bfloat16, spoilt)
     with ExitStack() as stack:
-        opened = open_inputs(stack, base.source, tasks, PackOptions(bits=16), **ONCE)
+        opened = open_inputs(
+            stack, base.source, tasks, PackOptions(bits=16), keep_going=False, fetch=True
+        )
         sample = Sample(opened.base.source, sample_runs(300, 64, (2**16, 16)))
         with pytest.raises(CheckpointError, match=r"m4.safetensors: tensor 'c.weight' has"):
             list(deltas_of(sample, opened.participants, "c.weight"))

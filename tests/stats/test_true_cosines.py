@@ -144,7 +144,8 @@ def test_a_lost_delta_is_said_alike_by_every_command(tmp_path: Path) -> None:
     assert told(dry.tasks) == done == inspected(bank)
     assert verify(bank, run=ONE).lost == {name: text for name, (_, text) in done.items() if text}
     assert "in rounding" in done["lost"][1] and "bank of its own" in done["lost"][1]
-    assert "longer ones" in done["short"][1] and "group of its own" in done["short"][1]
+    assert "longer ones" in done["short"][1]
+    assert "of long: give these a group of their own" in done["short"][1]
     assert not done["long"][1] and all(number in text for number, text in done.values() if text)
     other = tmp_path / "other.randes"
     pack(base, inputs[1:], other, run=ONE)

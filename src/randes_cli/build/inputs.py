@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -86,8 +86,8 @@ class Inputs:
 class _Refusals:
     """Failures of single tasks: raised at once, or (for a dry run) collected."""
 
-    def __init__(self, keep_going: bool) -> None:
-        self._keep_going = keep_going
+    def __init__(self, keep_going: bool, known: Mapping[str, RandesError] | None) -> None:
+        self._keep_going, self._known = keep_going, known or {}
         self._errors: list[tuple[str, RandesError]] = []
 
     @contextmanager
@@ -99,6 +99,11 @@ class _Refusals:
             if not self._keep_going:
                 raise
             self._errors.append((task.name, error))
+
+    def check(self, task: TaskInput) -> None:
+        """Raise what is known of a task before it is opened."""
+        if task.name in self._known:
+            raise self._known[task.name]
 
     def list(self, left: int) -> tuple[Refusal, ...]:
         """The failures; raises the first when no task is left."""
@@ -115,8 +120,11 @@ def open_inputs(
     *,
     keep_going: bool,
     fetch: bool,
+    unfit: Mapping[str, RandesError] | None = None,
 ) -> Inputs:
     """Open base and tasks; `stack` closes them. Tasks that fail are listed with `keep_going`.
+
+    `unfit` are failures of tasks, by name, that are known before they are opened.
 
     Models of the Hub are compared by their headers before any is fetched; without `fetch`
     (a dry run) none is.
@@ -126,7 +134,8 @@ def open_inputs(
     named = [task.source for task in tasks] + ([base] if base else [])
     sources = Sources(options.opening, named)
     if not fetch:
-        made = _open_inputs(stack, base, tasks, options, sources, False, keep_going=keep_going)
+        refusals = _Refusals(keep_going, unfit)
+        made = _open_inputs(stack, base, tasks, options, sources, refusals, fetch=False)
         waiting = sources.bytes_to_download()
         notes = (*made.base.notes, *((_AWAY,) if waiting else ()))
         noted = replace(made.base, notes=notes)
@@ -134,9 +143,11 @@ def open_inputs(
     waiting = 0
     if any(map(sources.on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:
-            _open_inputs(passing, base, tasks, options, sources, False, keep_going=False)
+            refusals = _Refusals(False, unfit)
+            _open_inputs(passing, base, tasks, options, sources, refusals, fetch=False)
             waiting = sources.bytes_to_download()
-    made = _open_inputs(stack, base, tasks, options, sources, True, keep_going=keep_going)
+    refusals = _Refusals(keep_going, unfit)
+    made = _open_inputs(stack, base, tasks, options, sources, refusals, fetch=True)
     return replace(made, download_bytes=waiting)
 
 
@@ -146,19 +157,19 @@ def _open_inputs(
     tasks: Sequence[TaskInput],
     options: PackOptions,
     sources: Sources,
-    fetch: bool,
+    refusals: _Refusals,
     *,
-    keep_going: bool,
+    fetch: bool,
 ) -> Inputs:
     opener: Opener = sources.open if fetch else sources.look
 
     def here(source: str) -> bool:
         return fetch or not sources.on_hub(source)
 
-    refusals = _Refusals(keep_going)
     opened: list[tuple[TaskInput, Checkpoint]] = []
     for task in tasks:
         with refusals.of(task):
+            refusals.check(task)
             opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from randes_cli.build.build import Build, Built
@@ -23,7 +23,7 @@ from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
-from randes_cli.files.source import NotFinite, Source, infinite_tensors
+from randes_cli.files.source import NotFinite, infinite_tensors
 from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
@@ -79,6 +79,10 @@ def pack(
             exact = order.options.transform.exact | again.names
             transform = replace(order.options.transform, exact=exact)
             order = order.asking(transform=transform)
+        except _Unfit as again:
+            if not dry_run or len(tasks) == 1:
+                raise again.error from None
+            order = replace(order, unfit={**order.unfit, again.task: again.error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class _Order:
 
     Attributes:
         limit: bytes of the largest bank that is written; None knows no limit.
+        unfit: the tasks of a dry run whose values turned out to be none to pack, and why.
     """
 
     base: str | None
@@ -99,6 +104,7 @@ class _Order:
     weigh: bool
     progress: Progress
     limit: int | None = None
+    unfit: Mapping[str, NotFinite] = field(default_factory=dict)
 
     @property
     def cut(self) -> int | None:
@@ -123,16 +129,28 @@ class _KeptExactly(Exception):
         self.names = names
 
 
+class _Unfit(Exception):
+    """This task has values that no delta can be taken from."""
+
+    def __init__(self, task: str, error: NotFinite) -> None:
+        super().__init__(task)
+        self.task, self.error = task, error
+
+
 @contextmanager
-def _finite(base: Source) -> Iterator[None]:
-    """Raise _KeptExactly in place of NotFinite where the base is the reason."""
+def _finite(inputs: Inputs) -> Iterator[None]:
+    """Raise _KeptExactly in place of NotFinite where the base is the reason, _Unfit for a task."""
+    base = inputs.base.source
     try:
         yield
     except NotFinite as error:
         names = frozenset(infinite_tensors(base) if error.source is base else ())
-        if error.tensor not in names:
-            raise
-        raise _KeptExactly(names) from error
+        if error.tensor in names:
+            raise _KeptExactly(names) from error
+        for one in inputs.participants:
+            if one.source is error.source:
+                raise _Unfit(one.name, error) from error
+        raise
 
 
 def _packed(order: _Order) -> PackReport:
@@ -151,10 +169,11 @@ def _packed(order: _Order) -> PackReport:
             order.live,
             keep_going=order.dry_run and len(order.tasks) > 1,
             fetch=not order.dry_run,
+            unfit=order.unfit,
         )
         if cut is not None:
             check_sealable(inputs.base.source.tensors.values(), cut)
-        stack.enter_context(_finite(inputs.base.source))
+        stack.enter_context(_finite(inputs))
         if order.dry_run:
             build = _build(order, inputs, out, ahead=True)
             built = preview(build, cut)
@@ -220,9 +239,15 @@ def _tried(order: _Order, one: Alternative) -> Alternative:
     with ExitStack() as stack:
         several = len(order.tasks) > 1
         inputs = open_inputs(
-            stack, order.base, order.tasks, order.live, keep_going=several, fetch=False
+            stack,
+            order.base,
+            order.tasks,
+            order.live,
+            keep_going=several,
+            fetch=False,
+            unfit=order.unfit,
         )
-        stack.enter_context(_finite(inputs.base.source))
+        stack.enter_context(_finite(inputs))
         build = _build(order, inputs, order.out, ahead=True)
         return tried_choice(one, preview(build, order.cut), order.cut)
 

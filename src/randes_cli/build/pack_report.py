@@ -20,6 +20,7 @@ from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.source import Source
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform, table_bytes
 from randes_cli.stats.alternatives import adapter_advice, advice, saving, sealing
@@ -37,6 +38,7 @@ from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.outline import Outline
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
+from randes_cli.stats.unsuited import nearer_base, saves_little, whole_gram
 
 
 def pack_report(
@@ -96,7 +98,25 @@ def pack_report(
         alternatives=choices,
         advice=_adapters(predicted) if kept_adapters else hedged(advice(choices), predicted),
         saving=hedged(_saving(build, built, choices, base_bytes), predicted),
+        unsuited=() if build.supposed else _unsuited(inputs, built, size, base_bytes, cosine),
     )
+
+
+def _unsuited(
+    inputs: Inputs, built: Built, size: int, base_bytes: int, cosine: float
+) -> tuple[str, ...]:
+    """Why superposition is the wrong choice, if it is."""
+    given = sum(table_bytes(_as_given(one.source).tensors) for one in inputs.participants)
+    told = (
+        saves_little(built.manifest, size, base_bytes, given),
+        nearer_base(built.manifest, whole_gram(built.statistics.grams), cosine),
+    )
+    return tuple(filter(None, told))
+
+
+def _as_given(source: Source) -> Source:
+    """What a task was read from: of an adapter that was merged its own tensors."""
+    return source.adapter if isinstance(source, MergedAdapter) else whole_of(source)
 
 
 def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:

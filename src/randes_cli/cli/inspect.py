@@ -136,10 +136,9 @@ def _show(
     report = found.report
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=sort))
-        if report.unsure:
-            note(report.unsure, quiet=quiet)
-        if report.saving:
-            note(report.saving, quiet=quiet)
+        for text in (*report.unsuited, report.unsure, report.saving):
+            if text:
+                note(text, quiet=quiet)
     else:
         print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=sort))
     if found.measured:

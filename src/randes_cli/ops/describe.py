@@ -22,7 +22,8 @@ from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import open_statistics
-from randes_cli.stats.summaries import bank_summaries, predictable
+from randes_cli.stats.summaries import bank_summaries, mean_cosine, predictable
+from randes_cli.stats.unsuited import nearer_base, saves_little
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class BankReport:
         alternatives: the same tasks with other bits, groups and shares.
         unsure: a sentence where only `tune` knows λ, for measured families differ.
         saving: the command that makes the bank smaller and loses next to nothing, if any does.
+        unsuited: why superposition is the wrong choice for these tasks, if it is.
         room: how many more tasks like these 8-bit superpositions have room for, if there are any.
     """
 
@@ -103,6 +105,7 @@ class BankReport:
     alternatives: tuple[Alternative, ...]
     unsure: str | None
     saving: str | None
+    unsuited: tuple[str, ...]
     room: int | None
 
     @property
@@ -208,14 +211,20 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         choices = with_exact_saving(bank, choices)
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
+    apart = sum(detail.checkpoint_bytes for detail in details)
+    whole = table_bytes(base) + sum(base[n].nbytes for n in manifest.base.ties.values())
+    unsuited = (
+        saves_little(manifest, bank.size, whole, apart),
+        nearer_base(manifest, grams[0], mean_cosine(tasks)),
+    )
     held = once(kind_bytes, bank.header.tensors)
     return BankReport(
         bank=str(bank.path),
         bank_bytes=bank.size,
-        base_bytes=table_bytes(base) + sum(base[n].nbytes for n in manifest.base.ties.values()),
+        base_bytes=whole,
         sum_bytes=held.get("sum", 0) + held.get("scale", 0),
         own_bytes=held.get("own", 0),
-        separate_bytes=sum(detail.checkpoint_bytes for detail in details),
+        separate_bytes=apart,
         transform=transform.preset or "custom",
         shuffle=transform.shuffle.value,
         signs=transform.signs.value,
@@ -244,5 +253,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
         saving=hedged(saving(choices, str(bank.path), table_bytes(base)), tasks) if saves else None,
+        unsuited=tuple(filter(None, unsuited)),
         room=room(manifest),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.core.arrays import Bools
+from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.prediction.cosines import is_lost, near
 from randes_cli.core.prediction.formula import Prediction, predict
 from randes_cli.core.prediction.lengths import Lengths
@@ -53,19 +53,20 @@ def summaries(
     cosines = whole.cosine.tolist()
     lost = Lost.of(found, lengths)
     counts: list[int] = lost.tensors.sum(axis=0).tolist()
-    told_of = told_lost(found, lost, lengths, manifest.bits)
+    names = [task.name for task in manifest.tasks]
+    told_of = told_lost(found, lost, lengths, manifest.bits, names)
     judged = verdicts(manifest, cosines, lost.tasks.tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
     longer = np.divide(whole.length, whole.own, out=np.zeros_like(whole.own), where=whole.own > 0)
     pairs = zip(beside, (np.sqrt(longer) * chosen).tolist(), strict=True)
     back = [None if one is None else one * more for one, more in pairs]
     unsure = approximations(manifest, statistics, back, dry_run=dry_run, sealing=sealing)
-    names = manifest.base.tensors.keys()
+    there = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
         told = None if kept is None or judged[place] is FAR_OUT else kept[place]
         told = NOTHING if told and judged[place] is LOST else told
-        exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
+        exact = sum(name in there for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
                 name=task.name,
@@ -74,7 +75,7 @@ def summaries(
                 seed=task.seed,
                 predicted_cosine=cosine,
                 coefficient=chosen[place],
-                superposed=len(names) - exact,
+                superposed=len(there) - exact,
                 own=len(task.own),
                 unchanged=len(task.unchanged),
                 missing=len(task.absent),
@@ -136,6 +137,8 @@ def _factors(manifest: Manifest) -> bool:
 
 #: Cosine of a delta with what it is rounded to, below which rounding is what it is lost to.
 _ROUNDED_AWAY = 0.5
+#: A delta is much longer than another from so many times on; so many of these are named.
+_LONGER, _MOST_LONGER = 4.0, 3
 #: Share of a delta's energy from which lost tensors are told of.
 _MUCH = 0.05
 
@@ -165,7 +168,9 @@ class Lost(NamedTuple):
         return cls(tensors, tasks)
 
 
-def told_lost(found: Prediction, lost: Lost, lengths: Lengths, bits: int) -> list[str]:
+def told_lost(
+    found: Prediction, lost: Lost, lengths: Lengths, bits: int, names: Sequence[str]
+) -> list[str]:
     """Of each task, what of its delta is lost and what to do; empty where it comes back.
 
     `bits` is the width of new superpositions. Tensors are told of where they hold much of it.
@@ -178,25 +183,34 @@ def told_lost(found: Prediction, lost: Lost, lengths: Lengths, bits: int) -> lis
     counts, made = tensors.sum(axis=0).tolist(), list[str]()
     for task, cosine in enumerate(whole.cosine.tolist()):
         if gone[task]:
-            made.append(_words(cosine, float(alone[task]), bits))
+            longer = _much_longer(task, whole.own, lengths.groups)
+            made.append(_words(cosine, float(alone[task]), bits, [names[n] for n in longer]))
         else:
             made.append(_of_tensors(counts[task]) if counts[task] and part[task] else "")
     return made
 
 
-def _words(cosine: float, alone: float, bits: int) -> str:
+def _much_longer(task: int, energy: F64, groups: Sequence[int]) -> list[int]:
+    """The tasks that a task is lost under, if they are few: longest first."""
+    members = [n for n, group in enumerate(groups) if group == groups[task]]
+    longer = [n for n in members if energy[n] > _LONGER**2 * energy[task]]
+    few = len(longer) <= min(_MOST_LONGER, len(members) // 2)
+    return sorted(longer, key=lambda n: -float(energy[n])) if few else []
+
+
+def _words(cosine: float, alone: float, bits: int, longer: Sequence[str]) -> str:
     """`alone` is the cosine that the delta would have in a group of its own."""
     number = f"(predicted cosine {0.0 if abs(cosine) < 5e-4 else cosine:.3f})"
+    of, it, its = (f", of {', '.join(longer)}", "these", "their") if longer else ("", "it", "its")
+    leave = f"or leave {'them' if longer else 'it'} out"
+    apart = f"give {it} a group of {its} own (NAME=PATH@GROUP)"
     if alone >= _ROUNDED_AWAY:
-        return (
-            f"its delta is lost under much longer ones {number}: give it a group of its own "
-            "(NAME=PATH@GROUP or --groups), or leave it out"
-        )
-    finer = "take finer steps (--bits 16), or " if bits == 8 else ""
-    return (
-        f"its delta is lost in rounding beside much longer ones {number}: {finer}pack it into a "
-        "bank of its own, or leave it out"
-    )
+        return f"its delta is lost under much longer ones {number}{of}: {apart}, {leave}"
+    if bits == 8:
+        apart = f"{apart} and take finer steps (--bits 16)"
+    else:
+        apart = f"pack {it} into a bank of {its} own"
+    return f"its delta is lost in rounding beside much longer ones {number}{of}: {apart}, {leave}"
 
 
 def _of_tensors(count: int) -> str:

@@ -73,7 +73,7 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     worst = min(report.tasks, key=lambda task: (not task.lost, task.predicted_cosine))
     name = shell_word(printable(worst.name))
     lost = [f"{one.name}: {one.lost}" for one in report.tasks if one.lost]
-    steps = [Step(printable(words)) for words in lost]
+    steps = [Step(printable(words)) for words in (*lost, *report.unsuited)]
     poor = [one for one in report.tasks if by_word(one.verdict) not in _FINE]
     if poor and not curves.measured:
         command = f"randes evaluate {bank} --evaluate 'python eval.py {{checkpoint}}'"

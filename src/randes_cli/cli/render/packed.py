@@ -28,7 +28,7 @@ def tell(talk: Talk, report: PackReport, *, full: bool) -> None:
         read=report.read_bytes,
         written=report.bank_bytes,
         before=pack_notes(report, full=full),
-        after=[text for text in (report.advice, report.saving) if text],
+        after=[text for text in (*report.unsuited, report.advice, report.saving) if text],
         expect=sentences(report.tasks),
     )
 

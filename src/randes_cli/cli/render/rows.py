@@ -188,7 +188,7 @@ def choice_table(
     ]
     columns = [Column(head, drop=drop) for head, drop in _HEADS]
     title = "what other banks would keep of the gain, predicted (* this one)"
-    about = ["other sizes are about so"] * (not all(one.exact for one in best))
+    about = ["the sizes of others are estimates"] * (not all(one.exact for one in best))
     about += ["what few bits keep is approximate"] * any(one.approximate for one in best)
     about += [BEYOND] * unmeasured(tasks)
     head = [Text(part, "bold") for part in in_lines(title, width)]

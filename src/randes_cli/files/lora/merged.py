@@ -54,6 +54,7 @@ class MergedAdapter:
 
     `configs` are the base's configurations by component. Attributes beside those of a source:
 
+        adapter: what is merged in.
         untied: components whose embedding and head the adapter parted.
         summary: what was merged, in words.
 
@@ -67,8 +68,8 @@ class MergedAdapter:
         adapter: Checkpoint,
         configs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self._base = base
-        self._adapter = Placed(adapter, base) if is_flat(adapter.tensors) else adapter
+        self._base, self.adapter = base, adapter
+        self.adapter = Placed(adapter, base) if is_flat(adapter.tensors) else adapter
         self.source, self.metadata = adapter.source, base.metadata
         self._updates: dict[str, list[Update]] = {}
         self._saved: dict[str, str] = {}
@@ -85,7 +86,7 @@ class MergedAdapter:
             tie.head: tie.embedding for tie in ties.values() if tie and tie.head not in base.tensors
         }
         refuse_kind(adapter)
-        for component, part, config in parted(self._adapter, base):
+        for component, part, config in parted(self.adapter, base):
             self._place(component, part, config)
         self.tensors = {**base.tensors, **self._own(self._saved)}
         for component, tie in ties.items():
@@ -111,7 +112,7 @@ class MergedAdapter:
     def _place(self, component: str, found: Sorted, config: LoraConfig) -> None:
         weights = weights_of(found)
         part = Part(self._base, component, [*weights, *found.saved])
-        tensors = self._adapter.tensors
+        tensors = self.adapter.tensors
 
         def alpha(module: str) -> float | None:
             name = found.alphas.get(module)
@@ -147,7 +148,7 @@ class MergedAdapter:
         """Saved tensors, in the base's dtype where both are floats."""
         made = {}
         for name, inner in saved.items():
-            tensor, twin = self._adapter.tensors[inner], self._twin(name)
+            tensor, twin = self.adapter.tensors[inner], self._twin(name)
             both = twin is not None and {twin.dtype, tensor.dtype} <= FLOAT_DTYPES
             dtype = twin.dtype if twin is not None and both else tensor.dtype
             made[name] = TensorInfo(name, dtype, tensor.shape)
@@ -182,7 +183,7 @@ class MergedAdapter:
 
     def _untie(self, component: str, tie: Tie, whole: set[str]) -> None:
         saved = [self._saved.get(name) for name in (tie.embedding, tie.head)]
-        if len(whole) == 2 and one_tensor(self._adapter, str(saved[0]), str(saved[1])):
+        if len(whole) == 2 and one_tensor(self.adapter, str(saved[0]), str(saved[1])):
             if tie.head not in self._base.tensors:  # stays one, under the base's one name
                 del self._saved[tie.head], self.tensors[tie.head]
                 self._rows.pop(tie.head, None)
@@ -215,9 +216,9 @@ class MergedAdapter:
 
     def _whole(self, name: str) -> F64:
         """The values of one of the adapter's tensors, flat."""
-        tensor = self._adapter.tensors[name]
+        tensor = self.adapter.tensors[name]
         raw = np.empty(tensor.nbytes, np.uint8)
-        self._adapter.read(name, 0, raw)
+        self.adapter.read(name, 0, raw)
         return as_float64(raw, tensor.dtype)
 
     def read(self, name: str, start: int, out: Raw) -> None:
@@ -238,14 +239,14 @@ class MergedAdapter:
             self._base.read(self._copied.get(name, name), start, out)
 
     def _read_saved(self, name: str, start: int, out: Raw) -> None:
-        tensor, stored = self.tensors[name], self._adapter.tensors[self._saved[name]]
+        tensor, stored = self.tensors[name], self.adapter.tensors[self._saved[name]]
         if tensor.dtype == stored.dtype:
-            self._adapter.read(stored.name, start, out)
+            self.adapter.read(stored.name, start, out)
             return
         count = len(out) // ITEM_SIZE[tensor.dtype]
         raw = np.empty(count * ITEM_SIZE[stored.dtype], np.uint8)
         place = start // ITEM_SIZE[tensor.dtype] * ITEM_SIZE[stored.dtype]
-        self._adapter.read(stored.name, place, raw)
+        self.adapter.read(stored.name, place, raw)
         self._check(name, store(as_float64(raw, stored.dtype), tensor.dtype, out))
 
     def _check(self, name: str, lost: int) -> None:

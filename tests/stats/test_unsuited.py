@@ -1,0 +1,96 @@
+"""Where superposition is the wrong choice, pack and inspect say so; elsewhere they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from randes_cli import PackOptions, inspect, pack
+from randes_cli.specs import BaseStorage
+from tests.checkpoints import Packer, State, perturbed, random_state
+
+BASE = random_state({f"layers.{n}.q_proj.weight": [64, 48] for n in range(4)}, seed=1)
+
+
+def near(count: int, apart: float) -> dict[str, State]:
+    """Tasks of one direction that are so far apart, in lengths of it."""
+    one = perturbed(BASE, seed=0)
+    return {f"t{n}": perturbed(one, seed=n + 1, scale=0.01 * apart) for n in range(count)}
+
+
+def said(packer: Packer, tasks: dict[str, State], options: PackOptions) -> Sequence[str]:
+    """What a pack says, which a dry run and `inspect` say, too."""
+    bank = packer.pack(BASE, tasks, options)
+    told = packer.reports[-1].unsuited
+    assert inspect(bank).report.unsuited == told
+    base, out = packer.folder / "base.safetensors", packer.folder / "other.randes"
+    dry = pack(base, packer.inputs(tasks), out, options, dry_run=True).unsuited
+    assert len(dry) == len(told)
+    return told
+
+
+def test_deltas_that_are_shorter_from_one_of_the_tasks(packer: Packer) -> None:
+    tasks = near(4, 0.2)
+    (text,) = said(packer, tasks, PackOptions())
+    best = text.partition("packed with ")[2].partition(" ")[0]
+    flat = {name: torch.cat([v.flatten() for v in state.values()]) for name, state in tasks.items()}
+    start = torch.cat([v.flatten() for v in BASE.values()])
+    far = [float((one - start).square().sum()) for one in flat.values()]
+    close = [float((one - flat[best]).square().sum()) for n, one in flat.items() if n != best]
+    times = (sum(far) / 4 / (sum(close) / 3)) ** 0.5
+    assert f"would be {times:.1f} times shorter" in text and times > 3
+
+
+@pytest.mark.parametrize("apart", [1.0, 3.0])
+def test_deltas_that_are_not(packer: Packer, apart: float) -> None:
+    assert not said(packer, near(4, apart), PackOptions())
+
+
+def test_alike_tasks_that_are_alone_in_their_groups_are_well_where_they_are(packer: Packer) -> None:
+    assert not said(packer, near(4, 0.2), PackOptions(groups=4, bits=2))
+
+
+@pytest.mark.parametrize("storage", [BaseStorage.embed, BaseStorage.reference])
+def test_one_task_of_a_base_as_wide_as_its_superposition(
+    packer: Packer, storage: BaseStorage
+) -> None:
+    base = {name: value.bfloat16() for name, value in BASE.items()}
+    bank = packer.pack(base, {"a": perturbed(base, seed=1)}, PackOptions(base_storage=storage))
+    (text,) = packer.reports[-1].unsuited
+    assert "saves nothing here" in text and "2.00 x the base" in text
+    assert inspect(bank).report.unsuited == (text,)
+    packer.pack(base, {"a": perturbed(base, seed=1)}, PackOptions(bits=2))
+    assert not packer.reports[-1].unsuited
+
+
+def adapter(folder: Path, rank: int) -> Path:
+    """A LoRA adapter of every matrix."""
+    state = {}
+    for name, value in BASE.items():
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        rows, cols = value.shape
+        state[f"{key}.lora_A.weight"] = torch.randn(rank, cols)
+        state[f"{key}.lora_B.weight"] = torch.randn(rows, rank) * 0.01
+    folder.mkdir()
+    save_file(state, folder / "adapter_model.safetensors")
+    config = (
+        f'{{"peft_type": "LORA", "r": {rank}, "lora_alpha": {rank}, "target_modules": ["q_proj"]}}'
+    )
+    (folder / "adapter_config.json").write_text(config)
+    return folder
+
+
+@pytest.mark.parametrize(("rank", "small"), [(2, True), (24, False)])
+def test_adapters_that_are_smaller_than_a_superposition(
+    tmp_path: Path, rank: int, small: bool
+) -> None:
+    save_file(BASE, tmp_path / "base.safetensors")
+    adapters = [str(adapter(tmp_path / name, rank)) for name in "abc"]
+    report = pack(tmp_path / "base.safetensors", adapters, tmp_path / "x.randes")
+    given = sum(Path(one, "adapter_model.safetensors").stat().st_size for one in adapters)
+    assert (report.bank_bytes > 0.9 * (report.base_bytes + given)) == small
+    assert ["saves" in text for text in report.unsuited] == [True] * small
