@@ -68,7 +68,7 @@ class MergedAdapter:
         adapter: Checkpoint,
         configs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self._base, self.adapter = base, adapter
+        self._base = base
         self.adapter = Placed(adapter, base) if is_flat(adapter.tensors) else adapter
         self.source, self.metadata = adapter.source, base.metadata
         self._updates: dict[str, list[Update]] = {}
