@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from randes_cli.cli.main import run
 from randes_cli.core.prediction.verdict import sentences
 from randes_cli.errors import HubError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.card import model_card
+from randes_cli.ops.card import _in_card, model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.push import push
 from randes_cli.specs import TaskInput
@@ -151,3 +152,10 @@ def test_banks_of_an_owner_stand_in_a_collection(writer: HubServer, tmp_path: Pa
     assert items[0]["note"]["text"].startswith("2 tasks; both tasks keep ")
     with pytest.raises(HubError):
         push(bank, ID, collection="maker/none-0123")
+
+
+def test_a_card_of_a_million_numbers_takes_no_time() -> None:
+    started = time.process_time()
+    assert _in_card(f"---\nlicense: mit\nx: 1{':1' * 500_000}\n---\n") is None
+    assert _in_card(f"---\nlicense: mit\n---\n{'x' * 10**6}") == "mit"
+    assert time.process_time() - started < 5

@@ -205,6 +205,8 @@ def _size(count: int) -> str:
 
 #: Bytes of the longest card that is read for its licence.
 _MOST = 2**20
+#: Characters that a card's front matter may have: YAML of millions may take minutes.
+_FRONT = 2**16
 
 
 def licence_of(bank: BankFile, api: HfApi) -> str | None:
@@ -246,7 +248,7 @@ def _in_card(text: str) -> str | None:
     from huggingface_hub import ModelCard
 
     try:
-        return _one(ModelCard(text, ignore_metadata_errors=True).data.get("license"))
+        return _one(ModelCard(text[:_FRONT], ignore_metadata_errors=True).data.get("license"))
     except Exception:  # somebody's YAML: what cannot be read names no licence
         return None
 

@@ -77,7 +77,7 @@ _KINDS = {
 _SECTIONS = ("base", "tasks", "options")
 _TASK = ("source", "group", "index")
 #: Bytes of the largest recipe.
-_MOST = 2**26
+_MOST = 2**23
 
 
 @dataclass(frozen=True, slots=True)

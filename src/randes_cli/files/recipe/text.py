@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from randes_cli.errors import UsageError
+from randes_cli.limits import LONGEST_NAME
 
 #: Levels of nesting; a recipe has four.
 _DEEPEST = 8
+#: Characters of a value that may stand for a number.
+_LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Node:
 
     def text(self, what: str) -> str:
         """A plain value as it was written. Raises UsageError for another."""
-        if isinstance(self.value, (dict, list)) or not self.written:
+        short = 0 < len(self.written) <= LONGEST_NAME
+        if isinstance(self.value, (dict, list)) or not short:
             named = ", or the tasks as NAME: PATH" if what == "a task" else ""
             raise self.error(f"{what}: a path or a Hub id is wanted here{named}")
         return self.written
@@ -67,48 +71,76 @@ def parse(data: bytes, path: str) -> Node:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(data.decode("utf-8"))
-        root = loader.get_single_node()
-        if root is None:
-            raise UsageError(f"{path}: empty; a recipe has base, tasks and options")
-        return _Reader(path, loader).node(root)
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(data.decode("utf-8"))
+        root = _Reader(path, loader).root()
     except UnicodeDecodeError:
         raise UsageError(f"{path}: no text, so no recipe (inspect --recipe prints one)") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise UsageError(f"{path}{line}: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise UsageError(f"{path}: no YAML: {error}") from None
+    if root is None:
+        raise UsageError(f"{path}: empty; a recipe has base, tasks and options")
+    return root
 
 
 class _Reader:
-    """Turns what yaml composed into nodes."""
+    """Turns yaml's events into nodes as they come, so that what is wrong ends it at once."""
 
     def __init__(self, path: str, loader: Any) -> None:
         self._path, self._loader = path, loader
-        self._seen: set[int] = set()
 
-    def node(self, found: Any, depth: int = 0, line: int = 0) -> Node:
-        """A node of ours from one of yaml's; `line` is that of its name."""
-        line = line or found.start_mark.line + 1
-        if id(found) in self._seen or depth > _DEEPEST:
-            raise UsageError(f"{self._path}:{line}: aliases and deep nesting have no place here")
-        self._seen.add(id(found))
-        written = found.value if isinstance(found.value, str) else ""
-        return Node(self._value(found, depth), written, self._path, line)
+    def root(self) -> Node | None:
+        """The one document's root; None where there is none."""
+        import yaml
 
-    def _value(self, found: Any, depth: int) -> Any:
-        if found.id == "sequence":
-            return [self.node(one, depth + 1) for one in found.value]
-        if found.id == "scalar":
-            return self._loader.construct_object(found)
-        made: dict[str, Node] = {}
-        for key, value in found.value:
-            name = key.value if isinstance(key.value, str) else ""
-            if not name or name in made:
-                line = key.start_mark.line + 1
-                wrong = f"{name!r} stands here twice" if name else "a name is wanted here"
-                raise UsageError(f"{self._path}:{line}: {wrong}")
-            made[name] = self.node(value, depth + 1, key.start_mark.line + 1)
+        self._loader.get_event()  # the stream's beginning
+        if self._loader.check_event(yaml.StreamEndEvent):
+            return None
+        self._loader.get_event()  # the document's
+        made = self._node(self._loader.get_event())
+        self._loader.get_event()  # its end
+        if not self._loader.check_event(yaml.StreamEndEvent):
+            raise self._error(self._loader.get_event(), "a second document has no place here")
         return made
+
+    def _error(self, event: Any, text: str) -> UsageError:
+        return UsageError(f"{self._path}:{event.start_mark.line + 1}: {text}")
+
+    def _node(self, event: Any, depth: int = 0, line: int = 0) -> Node:
+        """The node that an event begins; `line` is that of its name."""
+        import yaml
+
+        line = line or event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+            raise self._error(event, "aliases and deep nesting have no place here")
+        if isinstance(event, yaml.ScalarEvent):
+            return Node(self._plain(event), event.value, self._path, line)
+        made: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        while not self._loader.check_event(yaml.SequenceEndEvent, yaml.MappingEndEvent):
+            one = self._loader.get_event()
+            if isinstance(made, list):
+                made.append(self._node(one, depth + 1))
+                continue
+            name = one.value if isinstance(one, yaml.ScalarEvent) else ""
+            if not name or name in made:
+                wrong = f"{name!r} stands here twice" if name else "a name is wanted here"
+                raise self._error(one, wrong)
+            value = self._loader.get_event()
+            made[name] = self._node(value, depth + 1, one.start_mark.line + 1)
+        self._loader.get_event()  # its end
+        return Node(made, "", self._path, line)
+
+    def _plain(self, event: Any) -> Any:
+        """The value of a scalar: numbers, words, dates. One too long for a number is text."""
+        import yaml
+
+        tag, text = event.tag, event.value
+        if len(text) > _LONGEST:
+            return text
+        if tag is None or tag == "!":
+            tag = self._loader.resolve(yaml.ScalarNode, text, event.implicit)
+        node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark, event.style)
+        return self._loader.construct_object(node)
