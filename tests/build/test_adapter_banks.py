@@ -60,11 +60,12 @@ def inputs(folder: Path, *names: str) -> list[TaskInput]:
     return [TaskInput(name, str(folder / name)) for name in names]
 
 
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"trainable_token_indices": [1, 3]}])
 @pytest.mark.parametrize("kind", MODELS)
-def test_adapters_of_a_bank_load_with_peft(kind: str, tmp_path: Path) -> None:
+def test_adapters_of_a_bank_load_with_peft(kind: str, options: Any, tmp_path: Path) -> None:
     save_base(tmp_path, kind)
     for seed, name in enumerate(["cars", "dtd"]):
-        save_adapter(tmp_path, name, seed, kind)
+        save_adapter(tmp_path, name, seed, kind, **options)
     base = str(tmp_path / "base")
     pack(base, inputs(tmp_path, "cars"), tmp_path / "one.randes", KEEP)
     pack(base, inputs(tmp_path, "cars", "dtd"), tmp_path / "two.randes", KEEP)

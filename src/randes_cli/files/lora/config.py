@@ -20,7 +20,6 @@ from randes_cli.files.lora.names import (
     has_components,
     in_diffusers_words,
     is_factor,
-    more_than_factors,
 )
 from randes_cli.files.weight_names import ADAPTER_CONFIG
 
@@ -178,13 +177,18 @@ def is_diffusers(adapter: Checkpoint) -> bool:
 
 
 def refuse_foreign(adapter: Checkpoint) -> None:
-    """Raise CheckpointError for an adapter whose factors say less than all of it."""
-    what = more_than_factors(adapter.tensors) or foreign(adapter.tensors)
-    if what and re.search("DoRA|tokens|LyCORIS|mlx", what):
+    """Raise CheckpointError for an adapter that has other factors than LoRA's, or none.
+
+    What it has beside them (DoRA's lengths, trained tokens) is its own.
+    """
+    what = foreign(adapter.tensors)
+    if what and re.search("LyCORIS|mlx", what):
         raise CheckpointError(
-            f"{adapter.source}: {what}; a bank of adapters holds plain LoRA alone (name the "
+            f"{adapter.source}: {what}; a bank of adapters superposes LoRA's factors (name the "
             "base to merge it, or merge it with the library that it comes from)"
         )
+    if not any(map(is_factor, adapter.tensors)):
+        raise CheckpointError(f"{adapter.source}: an adapter without LoRA factors")
 
 
 def lora_config(adapter: Checkpoint) -> LoraConfig:

@@ -114,17 +114,6 @@ def is_factor(name: str) -> bool:
     return found is not None and found.part not in ("bias", "m")
 
 
-def more_than_factors(names: Iterable[str]) -> str | None:
-    """What an adapter has that a bank of factors cannot give back, in words."""
-    for name in names:
-        found = parse(name)
-        if found is not None and found.part == "m":
-            return "a DoRA adapter"
-        if _TOKENS.fullmatch(name):
-            return "an adapter with trainable tokens"
-    return None
-
-
 def foreign(names: Iterable[str]) -> str | None:
     """What an adapter is that is neither PEFT's nor diffusers' plain LoRA, in words."""
     names = list(names)
