@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
-from randes_cli.files.lora.flat_names import in_diffusers
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.released_names import in_diffusers
 from tests.adapters import merged
 from tests.files.test_lora_formats import adapt, assert_same, fused, pipeline
 
@@ -66,8 +66,8 @@ def wanted(weight: torch.Tensor, lora: dict[str, torch.Tensor], name: str) -> to
 def test_modules_of_the_first_release_have_their_names_in_diffusers(
     released: str, theirs: str
 ) -> None:
-    assert in_diffusers(flat(released), 2) == flat(theirs)
-    assert in_diffusers(flat(theirs), 2) == flat(theirs)
+    assert in_diffusers(flat(released), 2) == (flat(theirs),)
+    assert in_diffusers(flat(theirs), 2) == (flat(theirs),)
 
 
 @pytest.mark.parametrize("one_file", [False, True], ids=["component", "one file"])
@@ -128,6 +128,75 @@ def test_a_kohya_lora_of_a_pipeline_is_merged_as_diffusers_fuses_it(tmp_path: Pa
         head = f"lora_te_{flat(inner)}"
         new = wanted(weight, lora, head) if f"{head}.alpha" in lora else weight
         assert np.allclose(ours[f"text_encoder/{name}"], new, atol=1e-6), name
+
+
+#: Modules of a small FLUX as in its first release; `linear1` is what diffusers has four of.
+FLUX = {
+    f"double_blocks.{i}.{which}_{module}": size
+    for i in range(2)
+    for which in ("img", "txt")
+    for module, size in {
+        "attn.qkv": (48, 16),
+        "attn.proj": (16, 16),
+        "mlp.0": (64, 16),
+        "mlp.2": (16, 64),
+        "mod.lin": (96, 16),
+    }.items()
+}
+FLUX |= {"single_blocks.0.linear2": (16, 80), "single_blocks.0.modulation.lin": (48, 16)}
+LINEAR1 = {"single_blocks.0.linear1": (112, 16)}
+
+
+def test_a_kohya_lora_of_flux_is_merged_as_diffusers_fuses_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = diffusers.FluxTransformer2DModel(
+        in_channels=4,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        axes_dims_rope=(2, 2, 4),
+    )
+    model.save_pretrained(tmp_path / "base")
+    lora: dict[str, torch.Tensor] = {}
+    for module, size in FLUX.items():
+        lora |= factors(f"lora_unet_{flat(module)}", torch.zeros(size))
+    save_file(lora, tmp_path / "lora.safetensors")
+    ours = merged(tmp_path / "base", tmp_path / "lora.safetensors")
+    state = diffusers.FluxPipeline.lora_state_dict(str(tmp_path / "lora.safetensors"))
+    model.load_lora_adapter(state, prefix="transformer")
+    assert_same(ours, fused(model))
+
+
+@pytest.mark.parametrize("names", ["lora_unet_{}", "diffusion_model.{}"])
+def test_a_lora_of_flux_fits_its_first_release_and_its_parts_in_diffusers(
+    names: str, tmp_path: Path
+) -> None:
+    flux = {**FLUX, **LINEAR1}
+    base = {f"{module}.weight": torch.randn(size) for module, size in flux.items()}
+    heads = {m: names.format(flat(m) if "unet" in names else m) for m in flux}
+    lora: dict[str, torch.Tensor] = {}
+    for module, head in heads.items():
+        lora |= factors(head, base[f"{module}.weight"])
+    save_file(lora, tmp_path / "lora.safetensors")
+    save_file(base, tmp_path / "base.safetensors")
+    ours = merged(tmp_path / "base.safetensors", tmp_path / "lora.safetensors")
+    for module, head in heads.items():
+        weight = base[f"{module}.weight"]
+        assert np.allclose(ours[f"{module}.weight"], wanted(weight, lora, head), atol=1e-6)
+
+    whole = base["single_blocks.0.linear1.weight"]
+    parts = {"attn.to_q": 16, "attn.to_k": 16, "attn.to_v": 16, "proj_mlp": 64}
+    start, new = "single_transformer_blocks.0", wanted(whole, lora, heads[next(iter(LINEAR1))])
+    cut = [f"{start}.{part}.weight" for part in parts]
+    pieces = zip(cut, torch.split(whole, list(parts.values())), strict=True)
+    save_file({name: piece.contiguous() for name, piece in pieces}, tmp_path / "cut.safetensors")
+    of_linear1 = {name: t for name, t in lora.items() if "linear1" in name}
+    save_file(of_linear1, tmp_path / "one.safetensors")
+    ours = merged(tmp_path / "cut.safetensors", tmp_path / "one.safetensors")
+    assert np.allclose(np.concatenate([ours[name] for name in cut]), new, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", ["", "model.diffusion_model.", "diffusion_model."])

@@ -7,14 +7,16 @@ of its first release (`input_blocks.4.1`), and diffusers' (`down_blocks.1.attent
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import LoraConfig
 from randes_cli.files.lora.names import Sorted, parse, refuse_foreign_format
-from randes_cli.files.source import Renamed, Source
+from randes_cli.files.lora.released_names import in_diffusers, layers_of
+from randes_cli.files.source import Source
+from randes_cli.specs import TensorInfo
 
 _DIFFUSER = ("unet", "transformer", "prior"), ("model.diffusion_model.", "diffusion_model.")
 #: What names begin with, and where the base may have the modules: in a component of a pipeline,
@@ -34,26 +36,6 @@ _PLACES = {
 }
 _LEAVES = {"A": "lora_A.weight", "B": "lora_B.weight", "bias": "lora_B.bias"}
 _MAGNITUDE = "lora_magnitude_vector"
-_BLOCKS = re.compile(r"(input|output)_blocks_(\d+)_(\d+)_(.+)")
-_MIDDLE = re.compile(r"middle_block_([012])_(.+)")
-#: Modules of a residual block, and those around the blocks: first release, diffusers.
-_RESIDUAL = {
-    "in_layers_0": "norm1",
-    "in_layers_2": "conv1",
-    "emb_layers_1": "time_emb_proj",
-    "out_layers_0": "norm2",
-    "out_layers_3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
-_AROUND = {
-    "input_blocks_0_0": "conv_in",
-    "out_0": "conv_norm_out",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-}
 
 
 def is_flat(names: Iterable[str]) -> bool:
@@ -61,30 +43,62 @@ def is_flat(names: Iterable[str]) -> bool:
     return any(name.startswith(tuple(_PLACES)) for name in names)
 
 
-class Placed(Renamed):
+class Placed:
     """A LoRA under PEFT's names of the base's modules, with the base's component in front.
 
+    What it has of a module that is several in the base is of each of these, of B its rows.
     Raises CheckpointError where it has more than factors, MismatchError where the base lacks a
     module.
     """
 
     def __init__(self, adapter: Checkpoint, base: Source) -> None:
+        self.source, self.metadata = adapter.source, adapter.metadata
+        self.tensors: dict[str, TensorInfo] = {}
+        self._adapter = adapter
+        #: By name: the adapter's, and the first of its bytes.
+        self._theirs: dict[str, tuple[str, int]] = {}
         modules = dict[str, _Modules]()
-        theirs = dict[str, str]()
         for name, tensor in adapter.tensors.items():
             head = next((head for head in _PLACES if name.startswith(head)), "")
             module, leaf = _parted(adapter.source, name, head)
             if head not in modules:
                 modules[head] = _Modules(base, head)
-            component, inner = modules[head].find(adapter.source, name, module)
+            found = modules[head].find(adapter.source, name, module)
             if leaf == _MAGNITUDE and tensor.shape[:1] != (tensor.elements,):
                 raise CheckpointError(f"{adapter.source}: {name!r} has lengths of inputs")
-            form = f"{component}/{inner}.{leaf}"
-            if form in theirs:
-                raise CheckpointError(f"{adapter.source}: {theirs[form]!r} and {name!r} are one")
-            theirs[form] = name
-        tensors = {f: adapter.tensors[n]._replace(name=f) for f, n in theirs.items()}
-        super().__init__(adapter, tensors, theirs)
+            if leaf in ("alpha", _LEAVES["A"]) or len(found) == 1:
+                for module in found:
+                    self._add(f"{module}.{leaf}", name, 0, tensor)
+            else:
+                self._add_rows(base, found, leaf, tensor)
+
+    def _add_rows(
+        self, base: Source, modules: Sequence[str], leaf: str, tensor: TensorInfo
+    ) -> None:
+        """Add rows of a tensor for each module, as many as it has outputs."""
+        counts = [base.tensors[f"{module.removeprefix('/')}.weight"].shape[0] for module in modules]
+        if sum(counts) != tensor.shape[0]:
+            raise MismatchError(
+                f"{self.source}: {tensor.name!r} has {tensor.shape[0]} outputs, "
+                f"{', '.join(modules)} of the base {sum(counts)}"
+            )
+        first = 0
+        for module, count in zip(modules, counts, strict=True):
+            own = tensor._replace(shape=(count, *tensor.shape[1:]))
+            self._add(f"{module}.{leaf}", tensor.name, first * tensor.nbytes // sum(counts), own)
+            first += count
+
+    def _add(self, form: str, name: str, first: int, tensor: TensorInfo) -> None:
+        if form in self._theirs:
+            other = self._theirs[form][0]
+            raise CheckpointError(f"{self.source}: {other!r} and {name!r} are of one module")
+        self._theirs[form] = name, first
+        self.tensors[form] = tensor._replace(name=form)
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        inner, first = self._theirs[name]
+        self._adapter.read(inner, first + start, out)
 
     def parts(self, found: Sorted) -> Iterator[tuple[str, Sorted, LoraConfig]]:
         """Its tensors by the base's component. Each module's own α is its scaling, 1 without."""
@@ -112,56 +126,26 @@ class _Modules:
     def __init__(self, base: Source, head: str) -> None:
         components, starts = _PLACES[head]
         known = {name.rpartition("/")[0] for name in base.tensors}
-        self.component = next((c for c in components if c in known), "")
-        names = [n.rpartition("/")[2] for n in base.tensors if _is_in(n, self.component)]
+        self._component = next((c for c in components if c in known), "")
+        names = [n.rpartition("/")[2] for n in base.tensors if _is_in(n, self._component)]
         start = next((s for s in starts if any(name.startswith(s) for name in names)), "")
         modules = dict.fromkeys(n.rpartition(".")[0] for n in names if n.startswith(start))
-        self._layers = _layers([module[len(start) :] for module in modules])
-        self._base = base.source
+        flat = {module: module[len(start) :].replace(".", "_") for module in modules}
+        self._layers, self._base = layers_of(flat.values()), base.source
         self._by_name = dict[str, set[str]]()
-        for module in modules:
-            flat = module[len(start) :].replace(".", "_")
-            for form in {flat, in_diffusers(flat, self._layers), f"text_model_{flat}"}:
-                self._by_name.setdefault(form, set()).add(module)
+        for module, name in flat.items():
+            for form in {name, *in_diffusers(name, self._layers), f"text_model_{name}"}:
+                self._by_name.setdefault(form, set()).add(f"{self._component}/{module}")
 
-    def find(self, source: str, name: str, module: str) -> tuple[str, str]:
-        """The base's component and module."""
+    def find(self, source: str, name: str, module: str) -> list[str]:
+        """The base's modules, with the component in front."""
         flat = module.replace(".", "_")
-        found = self._by_name.get(flat) or self._by_name.get(in_diffusers(flat, self._layers))
-        if found is None or len(found) > 1:
+        forms = (flat,) if flat in self._by_name else in_diffusers(flat, self._layers)
+        found = [self._by_name.get(form, ()) for form in forms]
+        if any(len(one) != 1 for one in found):
             raise MismatchError(f"{source}: adapts {name!r}, which the base ({self._base}) lacks")
-        return self.component, next(iter(found))
+        return [module for one in found for module in one]
 
 
 def _is_in(name: str, component: str) -> bool:
     return name.rpartition("/")[0] == component
-
-
-def _layers(modules: Collection[str]) -> int:
-    """How many residual blocks each block of a UNet has on the way down."""
-    first = [m for m in modules if re.fullmatch(r"down_blocks\.0\.resnets\.\d+\.conv1", m)]
-    ends = [int(m.split(".")[1]) for m in modules if re.fullmatch(r"input_blocks\.\d+\.0\.op", m)]
-    return len(first) or min(ends, default=3) - 1
-
-
-def in_diffusers(flat: str, layers: int) -> str:
-    """A UNet's module, called as in its first release, as diffusers calls it; others as they are.
-
-    Both with underscores for dots.
-    """
-    if flat in _AROUND:
-        return _AROUND[flat]
-    if found := _MIDDLE.fullmatch(flat):
-        place, rest = int(found[1]), found[2]
-        kind = "attentions_0" if place == 1 else f"resnets_{place // 2}"
-        return f"mid_block_{kind}_{_RESIDUAL.get(rest, rest)}"
-    found = _BLOCKS.fullmatch(flat)
-    if found is None:
-        return flat
-    down, rest = found[1] == "input", found[4]
-    block, layer = divmod(int(found[2]) - down, layers + 1)
-    start = f"down_blocks_{block}" if down else f"up_blocks_{block}"
-    if rest in ("op", "conv"):
-        return f"{start}_{'down' if down else 'up'}samplers_0_conv"
-    kind = "attentions" if found[3] == "1" else "resnets"
-    return f"{start}_{kind}_{layer}_{_RESIDUAL.get(rest, rest)}"
