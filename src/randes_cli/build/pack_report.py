@@ -14,7 +14,7 @@ from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
 from randes_cli.core.prediction.lengths import Lengths
-from randes_cli.core.prediction.quality import Kept, mean_kept, noise_of
+from randes_cli.core.prediction.quality import mean_kept, noise_of
 from randes_cli.core.prediction.verdict import hedged
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
@@ -70,6 +70,7 @@ def pack_report(
     choices = _alternatives(build, built, sized, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
+    few = stand_in_note(build.stands, build.draft.units)
     read = build.read_bytes + (table_bytes(inputs.base.source.tensors) if build.base else 0)
     return PackReport(
         bank=str(build.path),
@@ -81,12 +82,9 @@ def pack_report(
         ),
         read_bytes=read,
         buffer_bytes=build.workers.buffer_bytes + (build.waiting_bytes if sealing else 0),
-        tasks=tuple(
-            task_summary(participant, one)
-            for participant, one in zip(build.draft.coming, predicted, strict=True)
-        ),
+        tasks=_summaries(build, predicted),
         kept_exactly={one.name: one.kept_exactly() for one in build.draft.coming},
-        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *_few(build), *alike),
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *few, *alike),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -96,7 +94,7 @@ def pack_report(
         merged=merged,
         room=room(manifest),
         alternatives=choices,
-        advice=_adapters(predicted) if kept_adapters else hedged(advice(choices), predicted),
+        advice=adapter_advice(cosine) if kept_adapters else hedged(advice(choices), predicted),
         saving=hedged(_saving(build, built, choices, base_bytes), predicted),
         unsuited=() if build.supposed else _unsuited(inputs, built, size, base_bytes, cosine),
     )
@@ -135,32 +133,6 @@ def _in_the_end(built: Built, seal_bits: int | None) -> Manifest:
     return with_defaults(sealed, built.statistics.known)
 
 
-def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
-    return adapter_advice(mean_cosine(predicted))
-
-
-def as_sealed(
-    report: PackReport,
-    size: int,
-    after: Sequence[TaskSummary],
-    kept: tuple[float, float, float] | None,
-) -> PackReport:
-    """The report of a bank that was packed and then sealed, as its tasks were measured then."""
-    read = {task.index: task for task in report.tasks}
-    tasks = tuple(
-        replace(
-            task,
-            read_bytes=read[task.index].read_bytes,
-            side_files=read[task.index].side_files,
-            left_out=read[task.index].left_out,
-            notes=read[task.index].notes,
-        )
-        for task in after
-    )
-    whole = resized(report.alternatives, size, kept and Kept(*kept), mean_cosine(after))
-    return replace(report, bank_bytes=size, tasks=tasks, alternatives=whole)
-
-
 def sealed_report(
     inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int, *, weigh: bool
 ) -> PackReport:
@@ -173,11 +145,13 @@ def sealed_report(
     beside = lengths_beside(sealed.manifest, sealed.statistics, base)
     after = summaries(sealed.manifest, sealed.statistics, beside)
     kept = kept_on_average(sealed.manifest, sealed.statistics.known)
-    return as_sealed(report, sealed.bytes, after, kept)
+    whole = resized(report.alternatives, sealed.bytes, kept, mean_cosine(after))
+    tasks = _summaries(build, after)
+    return replace(report, bank_bytes=sealed.bytes, tasks=tasks, alternatives=whole)
 
 
-def _few(build: Build) -> list[str]:
-    return stand_in_note(build.stands, build.draft.units)
+def _summaries(build: Build, found: Sequence[TaskSummary]) -> tuple[TaskSummary, ...]:
+    return tuple(map(task_summary, build.draft.coming, found))
 
 
 def _targets_note(transform: Transform) -> list[str]:

@@ -11,7 +11,7 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.overflow import check_sums
-from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
+from randes_cli.build.records import NO_FINGERPRINT, record_of, recorded_source
 from randes_cli.build.room import room_of
 from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.sizes import Sizes
@@ -36,11 +36,12 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
     like = set() if build.supposed else _like_the_base(build.draft)
     added = [
-        supposed_record(
+        record_of(
             base,
             one,
             {n for n, c in zip(rows, there, strict=True) if c}
             | {n for n in one.fit.exact if (one.index, n) not in like},
+            NO_FINGERPRINT,
             source=recorded_source(one.source.source, build.path),
         )
         for one, there in zip(coming, lengths.changed.T, strict=True)

@@ -73,27 +73,18 @@ def task_record(
     tensors, index = participant.source.tensors, participant.index
     changed = tally.changed.get(index, set())
     found = content_fingerprint(participant.source, tally.joined(index, tensors))
-    return _record(base, participant, changed, found, source)
+    return record_of(base, participant, changed, found, source=source)
 
 
-def supposed_record(
-    base: Mapping[str, TensorInfo],
-    participant: Participant,
-    changed: Container[str],
-    *,
-    source: str,
-) -> TaskRecord:
-    """The record that a task would get, were `changed` all that differs from the base."""
-    return _record(base, participant, changed, NO_FINGERPRINT, source)
-
-
-def _record(
+def record_of(
     base: Mapping[str, TensorInfo],
     participant: Participant,
     changed: Container[str],
     found: str,
+    *,
     source: str,
 ) -> TaskRecord:
+    """The record of a task with this fingerprint, of which `changed` differs from the base."""
     tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
     same = {
         name
