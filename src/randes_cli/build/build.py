@@ -38,7 +38,6 @@ from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes
 from randes_cli.stats.coefficients import with_defaults
@@ -90,8 +89,7 @@ class Build:
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
-        #: The base to take deltas from, None where it is all zeros.
-        self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
+        self.base = draft.deltas_from
         count = len(draft.start.tasks) + len(draft.coming)
         self.cells = choose_cells(draft.units, tensors, count)
         self.supposed = False

@@ -33,7 +33,7 @@ from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, share_of
 from randes_cli.specs import ITEM_SIZE, BaseStorage, Table, TensorInfo
 from randes_cli.stats.lengths import norm_rows
@@ -66,6 +66,11 @@ class Draft:
     leaving: Sequence[Participant]
     gone: Sequence[TaskRecord]
     side_files: Mapping[str, SideFile]
+
+    @property
+    def deltas_from(self) -> Source | None:
+        """The base to take deltas from; None where it is all zeros."""
+        return None if isinstance(self.base, ZeroBase) else self.base
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:

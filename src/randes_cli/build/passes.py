@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
-from randes_cli.build.jobs import Job
 from randes_cli.build.relate import Relation
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
@@ -27,8 +26,6 @@ from randes_cli.workers import Progress, Workers
 if TYPE_CHECKING:
     from randes_cli.build.crew.crew import Crew
     from randes_cli.build.crew.shard_tasks import Recipe
-
-AnyJob: TypeAlias = Job | Exact | Copy
 
 
 class TooNarrow(Exception):

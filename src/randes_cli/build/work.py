@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, input_bytes, nothing_waits, unit_jobs
 from randes_cli.build.many import run_many
-from randes_cli.build.seal.waiting import Waiting
+from randes_cli.build.seal.cutter import Cutter
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
@@ -60,22 +60,6 @@ class Work:
         return sums + sum(one.nbytes for one in both)
 
 
-class Watch(Protocol):
-    """Who does something with superpositions as soon as they are whole. Calls come from threads."""
-
-    def takes(self, key: str, /) -> bool:
-        """Whether it takes a superposition, which then has no digests."""
-
-    def waiting(self, key: str, /) -> Waiting | None:
-        """One that it takes."""
-
-    def begin(self, jobs: Sequence[Job | Many], /) -> None:
-        """These jobs are to come."""
-
-    def done(self, job: Job | Many, /) -> None:
-        """A job has written its part of its sums, those that fit."""
-
-
 class Bench:
     """Does work: from a base and an old bank, into a sink, for a tally."""
 
@@ -87,10 +71,9 @@ class Bench:
         tally: Tally,
         workers: Workers,
         progress: Progress,
-        watch: Watch | None = None,
     ) -> None:
         self.base, self.old, self.sink, self.tally = base, old, sink, tally
-        self.workers, self.progress, self.watch = workers, progress, watch
+        self.workers, self.progress = workers, progress
 
     def do(
         self,
@@ -101,11 +84,12 @@ class Bench:
         beside: Iterable[Callable[[], None]] = (),
     ) -> None:
         """All of it; meanwhile this thread takes the steps that are `beside`, as it can."""
-        waiting = nothing_waits if self.watch is None else self.watch.waiting
+        cutter = self.sink if isinstance(self.sink, Cutter) else None
+        waiting = nothing_waits if cutter is None else cutter.waiting
         files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))
-        if self.watch is not None:
-            shared = [one for one in shared if not self.watch.takes(one.tensor.name)]
+        if cutter is not None:
+            shared = [one for one in shared if not cutter.takes(one.tensor.name)]
         self._check_shared(shared)
 
         def one(kernel: Kernel, job: AnyJob) -> int:
@@ -117,13 +101,13 @@ class Bench:
                 done = run_many(files, kernel, self.workers.strip(), job)
             else:
                 done = run_job(files, kernel, self.workers.strip(job.unit.layers), job)
-            if self.watch is not None:
-                self.watch.done(job)
+            if cutter is not None:
+                cutter.done(job)
             return done
 
-        jobs = _jobs(work.units, shuffled=self.watch is None)
-        if self.watch is not None:
-            self.watch.begin(jobs)
+        jobs = _jobs(work.units, shuffled=cutter is None)
+        if cutter is not None:
+            cutter.begin(jobs)
         copies: list[AnyJob] = [*work.exact, *work.copies]
         self.workers.run(
             [*jobs],

@@ -7,12 +7,12 @@ bytes, and a shard lies under the name of its content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from randes_cli.build.copies import Copy
-from randes_cli.build.crew.joining import Pieces, join_all
+from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, pieces_of
 from randes_cli.build.crew.samples import Looks
 from randes_cli.build.crew.shard_tasks import (
@@ -36,9 +36,12 @@ from randes_cli.files.digests import chunk_count
 from randes_cli.files.guard import reads_far
 from randes_cli.files.location import Place, RemotePath, absolute
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit, chunks
+from randes_cli.plan import chunks
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
+
+if TYPE_CHECKING:
+    from randes_cli.build.seal.spread import CutCrew
 
 #: Bytes of input, about, that one task reads which writes nothing.
 _READ = 2**30
@@ -57,16 +60,6 @@ class Attempt(Protocol):
     @property
     def writer(self) -> BankWriter:
         """What is written; nothing asks for it where work only looks."""
-
-
-class Apart(Protocol):
-    """Who has workers make the superpositions of some units in another way."""
-
-    def takes(self, unit: Unit, /) -> bool:
-        """Whether it does, of a unit."""
-
-    def make(self, passes: Attempt, units: Sequence[UnitWork], phase: str, /) -> None:
-        """Have them made."""
 
 
 @dataclass(slots=True)
@@ -88,7 +81,8 @@ class Crew:
         self.cluster, self.recipe, self.run = cluster, recipe, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
-        self.apart: Apart | None = None
+        #: Has the superpositions of some units made in another way.
+        self.apart: CutCrew | None = None
 
     def looks(self, draft: Draft) -> Looks:
         """What has workers look at samples of a draft's inputs."""
@@ -202,12 +196,8 @@ class Crew:
             for at, done in results:
                 number, piece = of[at], made[at].piece
                 passes.tally.take_in(done.tally, passes.draft.unit_of)
-                if number is None:
-                    continue
-                if piece is not None and not isinstance(done.digests, bytes):
-                    cuts[number].come(piece, done.made, done.digests, passes.writer.out.folder)
-                elif done.made is not None and isinstance(done.digests, bytes):
-                    passes.writer.adopt(number, done.digests, done.made)
+                if number is not None:
+                    take_in(passes.writer, cuts, number, piece, done.made, done.digests)
         if cuts:
             join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
 

@@ -100,6 +100,22 @@ class Pieces:
         return Assembly(self.tensors, self.closed, self.files, digests, tuple(self._rest))
 
 
+def take_in(
+    writer: BankWriter,
+    cuts: Mapping[int, Pieces],
+    number: int,
+    piece: Piece | None,
+    made: str | File | None,
+    digests: bytes | Mapping[str, bytes],
+) -> None:
+    """A worker made a shard, or a piece of one; None: its values do not fit."""
+    if not isinstance(digests, bytes):
+        if piece is not None:
+            cuts[number].come(piece, made, digests, writer.out.folder)
+    elif made is not None:
+        writer.adopt(number, digests, made)
+
+
 class Assembled(NamedTuple):
     """A shard that was put together: its digests, and its name or the path of one that is open."""
 
@@ -154,12 +170,9 @@ def _assemble_there(folder: StoredShards, sink: ShardSink, work: Assembly) -> As
 def _join(opened: object, task: tuple[File, Assembly], progress: Progress) -> Assembled:
     """`assemble`, in a worker."""
     with shard_maker(task[0]) as folder:
-        try:
-            made = assemble(folder, task[1])
-            progress("", sum(place.stop - place.start for place in task[1].files), 0)
-            return made
-        finally:
-            folder.clear()
+        made = assemble(folder, task[1])
+        progress("", sum(place.stop - place.start for place in task[1].files), 0)
+        return made
 
 
 def join_all(

@@ -142,7 +142,7 @@ class PieceSink(ShardSink):
         return self.place.stop - self.place.start
 
     def found(self) -> dict[str, bytes]:
-        """The digests of its chunks, joined, by tensor; of a part of a share none are known."""
+        """By tensor; of a part of a share none are known."""
         if self.piece.share is not None:
             return {}
         span = self.piece.span
@@ -150,3 +150,12 @@ class PieceSink(ShardSink):
         stop = None if span.last is None else DIGEST_BYTES * span.last
         tensors = map(self.container.tensors.__getitem__, self.piece.keys)
         return {t.name: self.container.digests_of(t)[start:stop] for t in tensors}
+
+
+def sink_for(
+    folder: ShardFolder, tensors: Sequence[TensorInfo], piece: Piece | None, *, closed: bool
+) -> ShardSink:
+    """A sink for a shard, or for a piece of it."""
+    if piece is not None:
+        return PieceSink(folder, tensors, piece)
+    return ShardSink(folder, tensors, closed=closed)

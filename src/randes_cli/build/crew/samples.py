@@ -18,7 +18,6 @@ from randes_cli.build.relate import Older, reopened
 from randes_cli.build.samples.grams import Away, Terms, terms_of
 from randes_cli.build.samples.sample import Sampled, gather_spreads
 from randes_cli.cluster import Cluster, Held
-from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit
 from randes_cli.workers import Progress, no_progress
 
@@ -42,7 +41,7 @@ class _Look:
 def look_at_spreads(draft: Draft, task: _Look, progress: Progress) -> Sampled:
     units = [draft.units[number] for number in task.units]
     with travelling(draft.base):
-        there = _base(draft), draft.coming, units, no_progress
+        there = draft.deltas_from, draft.coming, units, no_progress
         found = gather_spreads(*there, ahead=task.ahead)
     progress("", len(units), 0)
     return found
@@ -73,17 +72,13 @@ def look_at_meeting(opened: _Meeting, task: _Look, progress: Progress) -> list[T
     units = [draft.units[number] for number in task.units]
     tasks = [*older, *draft.coming]
     with travelling(draft.base):
-        made = list(terms_of(_base(draft), tasks, units, len(older), ahead=task.ahead))
+        made = list(terms_of(draft.deltas_from, tasks, units, len(older), ahead=task.ahead))
     progress("", len(units), 0)
     return made
 
 
 def look_at_grams(draft: Draft, task: _Look, progress: Progress) -> list[Terms]:
     return look_at_meeting(_Meeting(draft, ()), task, progress)
-
-
-def _base(draft: Draft) -> Source | None:
-    return None if isinstance(draft.base, ZeroBase) else draft.base
 
 
 @dataclass(frozen=True, slots=True)

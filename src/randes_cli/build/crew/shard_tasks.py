@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from randes_cli.build.copies import copies_into
-from randes_cli.build.crew.pieces import Piece, PieceSink
+from randes_cli.build.crew.pieces import Piece, sink_for
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Places
@@ -20,10 +20,8 @@ from randes_cli.cluster import Shared
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.output import shard_maker
-from randes_cli.files.bank.shard_folder import ShardFolder
-from randes_cli.files.bank.tensor_sink import ShardSink
 from randes_cli.files.location import Place
-from randes_cli.files.source import NotFinite, Source, ZeroBase
+from randes_cli.files.source import NotFinite, Source
 from randes_cli.plan import Unit
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress, Workers
@@ -157,42 +155,24 @@ def workers_for(draft: Draft, run: RunOptions) -> Workers:
 def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
     """Do a task, in a worker. A shard whose values do not fit is not kept."""
     tally, workers = Tally(), workers_for(draft, task.run)
-    with shard_maker(task.bank) as folder, travelling(draft.base):
-        return _make(draft, task, folder, tally, workers, progress)
-
-
-def _make(
-    draft: Draft,
-    task: ShardTask,
-    folder: ShardFolder,
-    tally: Tally,
-    workers: Workers,
-    progress: Progress,
-) -> Done:
-    base = None if isinstance(draft.base, ZeroBase) else draft.base
-    piece, tensors = task.piece, task.tensors or ()
-    span = WHOLE if piece is None else piece.span
-    sink = ShardSink(folder, tensors, closed=task.closed)
-    if piece is not None:
-        sink = PieceSink(folder, tensors, piece)
-    work = work_of(draft, base, task.selection, span)
+    span = WHOLE if task.piece is None else task.piece.span
+    work = work_of(draft, task.selection, span)
     made: str | Place | None = None
-    try:
+    with shard_maker(task.bank) as folder, travelling(draft.base):
+        sink = sink_for(folder, task.tensors or (), task.piece, closed=task.closed)
         if task.tensors is not None:
             sink.begin()
         if draft.old is not None:
             work.copies = copies_into(sink, draft.old, task.selection.copies, span)
-        Bench(base, draft.old, sink, tally, workers, progress).do(work, "")
+        Bench(draft.deltas_from, draft.old, sink, tally, workers, progress).do(work, "")
         if task.tensors is not None and not tally.peaks:
             made = sink.finish()
-        found = sink.found() if isinstance(sink, PieceSink) else sink.container.digests
-        return Done(found, made, tally.parts())
-    finally:
-        folder.clear()
+        return Done(sink.found(), made, tally.parts())
 
 
-def work_of(draft: Draft, base: Source | None, selection: Selection, span: Span) -> Work:
+def work_of(draft: Draft, selection: Selection, span: Span) -> Work:
     """Work by names as work on what is open."""
+    base = draft.deltas_from
     sources: dict[Owner, Source] = {p.index: p.source for p in [*draft.coming, *draft.leaving]}
     if base is not None:
         sources["base"] = base

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.copies import copies_into
-from randes_cli.build.crew.joining import Pieces, join_all
-from randes_cli.build.crew.pieces import Item, Piece, PieceSink, pieces_of
+from randes_cli.build.crew.joining import Pieces, join_all, take_in
+from randes_cli.build.crew.pieces import Item, Piece, pieces_of, sink_for
 from randes_cli.build.seal.cutting import Cutting, Run
 from randes_cli.build.seal.sums import Sum, scale_bytes, sums_of
 from randes_cli.build.span import WHOLE
@@ -26,7 +26,6 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import scale_key
 from randes_cli.files.bank.output import shard_maker
-from randes_cli.files.bank.tensor_sink import ShardSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import Place, absolute, absolute_source
@@ -134,26 +133,20 @@ def make_sealed(opened: _Opened, task: SealTask, progress: Progress) -> SealDone
     with shard_maker(task.bank) as folder:
         piece = task.piece
         span = WHOLE if piece is None else piece.span
-        sink = ShardSink(folder, task.tensors, closed=True)
-        if piece is not None:
-            sink = PieceSink(folder, task.tensors, piece)
-        try:
-            sink.begin()
-            for copy in copies_into(sink, opened.old, task.copied, span):
-                progress("", copy.into(sink), 0)
-            held = {t.name: t for t in task.tensors if piece is None or t.name in piece.keys}
-            for key, fitted in task.scales.items():
-                tensor = held.get(_scale_key(opened.sums[key]))
-                if tensor is not None:
-                    sink.write_whole(tensor, scale_bytes(*fitted))
-            cutting = opened.cutting([key for key in task.scales if key in held], progress)
-            for one in cutting.sums:
-                cutting.take_scales(one, *task.scales[one.key])
-            cutting.cut(sink, span)
-            found = sink.found() if isinstance(sink, PieceSink) else sink.container.digests
-            return SealDone(found, sink.finish(), cutting.agreement)
-        finally:
-            folder.clear()
+        sink = sink_for(folder, task.tensors, piece, closed=True)
+        sink.begin()
+        for copy in copies_into(sink, opened.old, task.copied, span):
+            progress("", copy.into(sink), 0)
+        held = {t.name: t for t in task.tensors if piece is None or t.name in piece.keys}
+        for key, fitted in task.scales.items():
+            tensor = held.get(_scale_key(opened.sums[key]))
+            if tensor is not None:
+                sink.write_whole(tensor, scale_bytes(*fitted))
+        cutting = opened.cutting([key for key in task.scales if key in held], progress)
+        for one in cutting.sums:
+            cutting.take_scales(one, *task.scales[one.key])
+        cutting.cut(sink, span)
+        return SealDone(sink.found(), sink.finish(), cutting.agreement)
 
 
 class SealCrew:
@@ -233,11 +226,7 @@ class SealCrew:
             progress=cutting.progress,
         )
         for n, done in made:
-            piece = tasks[n].piece
-            if piece is not None and not isinstance(done.digests, bytes):
-                cuts[at[n]].come(piece, done.name, done.digests, writer.out.folder)
-            elif isinstance(done.digests, bytes):
-                writer.adopt(at[n], done.digests, done.name)
+            take_in(writer, cuts, at[n], tasks[n].piece, done.name, done.digests)
             for key, near in done.agreement.items():
                 cutting.agreement[key] = cutting.agreement[key].joined(near)
         join_all(self.cluster, self.held, writer, cuts, cutting.progress)

@@ -75,6 +75,7 @@ class Cutter(TensorSink):
         self._lock = threading.Lock()
 
     def takes(self, key: str) -> bool:
+        """Whether a superposition is cut: it has no digests then."""
         return key in self._cut
 
     # As a sink
@@ -152,6 +153,7 @@ class Cutter(TensorSink):
     # As jobs are done
 
     def begin(self, jobs: Sequence[Job | Many]) -> None:
+        """These jobs are to come."""
         self._bundles, self._bundle_of, self._left = [], {}, Counter()
         for job in jobs:
             units = job.units if isinstance(job, Many) else [job.unit]

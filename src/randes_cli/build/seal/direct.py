@@ -91,7 +91,7 @@ def _attempt(
         else:
             arena, cuts = Arena(build.waiting_bytes), layout.cuts
             cutter = Cutter(passes.writer, cuts, arena, spool, passes.tally, build.steps.width)
-            passes.bench.sink, passes.bench.watch = cutter, cutter
+            passes.bench.sink = cutter
             found = cutter.found
             _run(build, passes, looked)
 

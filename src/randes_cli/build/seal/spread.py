@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from randes_cli.build.crew.crew import Attempt, Crew, bytes_for, set_steps
-from randes_cli.build.crew.joining import Pieces, join_all
+from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, Piece, PieceSink, cut, least, new_pieces
 from randes_cli.build.crew.shard_tasks import (
     Done,
@@ -35,7 +35,6 @@ from randes_cli.files.bank.output import shard_maker
 from randes_cli.files.bank.tensor_sink import Data
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.location import absolute
-from randes_cli.files.source import ZeroBase
 from randes_cli.files.spool import Spool
 from randes_cli.files.upload import passing_place
 from randes_cli.plan import Unit
@@ -82,23 +81,22 @@ def make_codes(draft: Draft, task: CutTask, progress: Progress) -> CutDone:
     room = sum(one.elements * width[draft.unit_of[one.tensor.name]] // 8 for one in task.sums)
     arena = Arena(min(workers.beside(WAITING), room + ALIGNED * len(task.sums)))
     cuts = Cuts(task.sums, task.groups, task.bits, draft.unit_of)
-    base, spool = None if isinstance(draft.base, ZeroBase) else draft.base, Spool(passing_place())
+    spool = Spool(passing_place())
     with shard_maker(shard.bank) as folder, travelling(draft.base):
         sink = _CodesSink(folder, shard.tensors, piece)
         cutter = Cutter(sink, cuts, arena, spool, tally, width.__getitem__)
         try:
             sink.begin()
-            bench = Bench(base, None, cutter, tally, workers, progress, cutter)
-            bench.do(work_of(draft, base, selection, WHOLE), "")
+            bench = Bench(draft.deltas_from, None, cutter, tally, workers, progress)
+            bench.do(work_of(draft, selection, WHOLE), "")
             made = None if tally.peaks else sink.finish()
             return CutDone(Done(sink.found(), made, tally.parts()), sink.scales, cutter.found)
         finally:
             spool.close()
-            folder.clear()
 
 
 class CutCrew:
-    """The driver's side: see `Apart`.
+    """The driver's side.
 
     Attributes:
         found: of each sum that is cut, by key, how its codes agree with it, and the part that
@@ -143,14 +141,11 @@ class CutCrew:
         )
         with arrived(passes.draft.base):
             for n, (done, scales, found) in made:
-                self._take_in(passes, self._pieces[at[n]], tasks[n].shard.piece, done)
+                passes.tally.take_in(done.tally, passes.draft.unit_of)
+                made_of = tasks[n].shard.piece
+                take_in(writer, self._pieces, at[n], made_of, done.made, done.digests)
                 self._scales.update(scales)
                 self.found.update(found)
-
-    def _take_in(self, passes: Attempt, pieces: Pieces, piece: Piece | None, done: Done) -> None:
-        passes.tally.take_in(done.tally, passes.draft.unit_of)
-        if piece is not None and not isinstance(done.digests, bytes):
-            pieces.come(piece, done.made, done.digests, passes.writer.out.folder)
 
     def _items(self, passes: Attempt, number: int) -> list[Item]:
         """The codes of a shard, with what is read for them: those of one tensor come together."""

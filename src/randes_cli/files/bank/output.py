@@ -130,7 +130,10 @@ def remove_passing(path: Path) -> None:
 def shard_maker(path: Place) -> Iterator[ShardFolder]:
     """Where a worker makes shards of a bank whose lock another has, who made it ready."""
     with _shards(path, no_progress, prepared=True) as made:
-        yield made
+        try:
+            yield made
+        finally:
+            made.clear()
 
 
 @contextlib.contextmanager

@@ -156,6 +156,10 @@ class ShardSink(TensorSink):
         with self.new.opened() as out:
             yield [(out, self.lead + start) for start in self.container.starts(keys).tolist()]
 
+    def found(self) -> bytes | dict[str, bytes]:
+        """The digests of its chunks, joined."""
+        return self.container.digests
+
     def finish(self) -> str | Place:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""
         if not self.header:
