@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
-from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
+from randes_cli.files.disk import OutputFile, sync_folder, system_errors, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.location import P, Place, RemotePath
 from randes_cli.files.lock import output_lock
@@ -63,10 +63,8 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
         need = min(need, _AT_HAND * most)
     folder = passing_place() if isinstance(out, RemotePath) else out
     folder = folder if folder.is_dir() else folder.parent
-    try:
+    with system_errors(folder, "asking for free space"):
         free = free_bytes(folder)
-    except OSError as error:
-        raise wrap_os_error(error, folder, "asking for free space") from error
     if free is None or free >= need:
         return
     if isinstance(out, RemotePath):
@@ -117,10 +115,8 @@ def remove_stale(path: Path) -> None:
 def _create(temporary: Path, path: Path) -> int:
     """Create and lock a temporary file. The lock tells others that its writer lives."""
     while True:
-        try:
+        with system_errors(path, "creating the output"):
             fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
-        except OSError as error:
-            raise wrap_os_error(error, path, "creating the output") from error
         with contextlib.suppress(OSError):  # file systems without locks
             lock(fd, wait=True)
         if os.fstat(fd).st_nlink:
@@ -170,7 +166,7 @@ def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
         fd = _create(temporary, path)
         yield OutputFile(fd, path)
         keep_mode(fd, temporary, path)
-        try:
+        with system_errors(path, "committing"):
             check_steady()
             os.fsync(fd)
             if not POSIX:  # an open file could not be renamed
@@ -178,8 +174,6 @@ def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
                 fd = -1
             check_target(path, force=force)
             os.replace(temporary, path)
-        except OSError as error:
-            raise wrap_os_error(error, path, "committing") from error
         committed = True
         _sync_folder(path)
     finally:

@@ -42,6 +42,15 @@ def wrap_os_error(
     return (TooManyOpen if full else InputOutputError)(f"{path}: {reason} while {doing}")
 
 
+@contextlib.contextmanager
+def system_errors(path: Path | str, doing: str) -> Iterator[None]:
+    """A block in which what the system refuses comes out as `wrap_os_error` has it."""
+    try:
+        yield
+    except OSError as error:
+        raise wrap_os_error(error, path, doing) from error
+
+
 def read_beginning(path: Path, most: int) -> bytes:
     """At most so many bytes of a file, or of a pipe that somebody writes to. Raises OSError.
 
@@ -52,6 +61,12 @@ def read_beginning(path: Path, most: int) -> bytes:
         if system.NO_WAIT:
             os.set_blocking(file.fileno(), True)
         return file.read(most)
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name."""
+    with system_errors(folder, "listing"):
+        return sorted(folder.iterdir())
 
 
 #: Bytes after which what was written is sent on its way to the disk.
@@ -100,13 +115,9 @@ class OutputFile:
         self.path = path
         self._unsent = 0
 
-    @contextlib.contextmanager
-    def written_by(self) -> Iterator[None]:
+    def written_by(self) -> contextlib.AbstractContextManager[None]:
         """A block in which something else writes to the file: what it raises names the file."""
-        try:
-            yield
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "writing") from error
+        return system_errors(self.path, "writing")
 
     def sent(self, count: int) -> None:
         """So many bytes were written: the disk is kept busy from the start.
@@ -124,10 +135,8 @@ class OutputFile:
 
     def reserve(self, size: int) -> None:
         """Take the room for `size` bytes from the disk before the first is written."""
-        try:
+        with system_errors(self.path, "making room"):
             _allocate(self.fd, size)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "making room") from error
 
     def write_at(self, data: object, offset: int) -> None:
         """Write all of a bytes-like object at `offset`."""
@@ -142,32 +151,26 @@ class OutputFile:
 
     def read_at(self, out: Raw, offset: int) -> None:
         """Fill `out` with what was written from `offset` on."""
-        try:
+        with system_errors(self.path, "reading back"):
             if system.fill(self.fd, out.data, offset) < len(out):
                 raise OSError(errno.EIO, "the file ends early")
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "reading back") from error
 
     def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
         """Copy `count` bytes of another open file, inside the kernel where it can.
 
         Raises EOFError where that file is shorter by now.
         """
-        try:
+        with system_errors(self.path, "copying"):
             while count:
                 done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
                 if not done:
                     raise EOFError
                 start, offset, count = start + done, offset + done, count - done
                 self.sent(done)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "copying") from error
 
     def resize(self, size: int) -> None:
-        try:
+        with system_errors(self.path, "making room"):
             os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "making room") from error
 
 
 #: What a kernel or a file system without copy_file_range answers.

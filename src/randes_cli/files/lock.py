@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from randes_cli.errors import BankLocked, UsageError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import system_errors
 from randes_cli.files.guard import holding, is_held
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.system import FLAGS, NO_FOLLOW, let_go, resolved
@@ -160,13 +160,11 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
     lock = _Lock(bank.parent / f".{bank.name}.lock")
     until = time.monotonic() + wait
     try:
-        try:
+        with system_errors(bank, "locking the bank"):
             while not lock.take():
                 if time.monotonic() >= until:
                     raise BankLocked(_refusal(bank, lock))
                 time.sleep(_PAUSE)
-        except OSError as error:
-            raise wrap_os_error(error, bank, "locking the bank") from error
         with holding(bank, edits=edits):
             yield
     finally:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import system_errors
 from randes_cli.files.system import FLAGS, if_dead, lock
 from randes_cli.files.upload import passing_place
 from randes_cli.interrupts import unstoppable
@@ -26,12 +26,10 @@ _LOCK, _INSIDE = "lock", "files"
 def _make(made: list[Path], held: list[int], place: Path) -> None:
     import tempfile
 
-    try:
+    with system_errors(place, "making a temporary folder"):
         made.append(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)))
         (made[0] / _INSIDE).mkdir()
         held.append(os.open(made[0] / f"new-{_LOCK}", os.O_RDWR | os.O_CREAT | FLAGS, 0o600))
-    except OSError as error:
-        raise wrap_os_error(error, place, "making a temporary folder") from error
     with contextlib.suppress(OSError):  # a file system without locks: then nobody looks
         lock(held[0], wait=False)
         (made[0] / f"new-{_LOCK}").rename(made[0] / _LOCK)

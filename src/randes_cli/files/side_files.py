@@ -16,7 +16,7 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import is_shard_folder
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import entries, system_errors
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import (
     CODE,
@@ -88,10 +88,8 @@ def content_digest(data: bytes) -> str:
 
 def _read(path: Path) -> bytes:
     note_input(path)
-    try:
+    with system_errors(path, "reading"):
         return path.read_bytes()
-    except OSError as error:
-        raise wrap_os_error(error, path, "reading") from error
 
 
 def is_safe_name(name: str) -> bool:
@@ -129,11 +127,7 @@ def walk(root: Path, apart: Collection[str] = ()) -> Iterator[tuple[Path, str | 
     waiting = [root]
     while waiting:
         folder = waiting.pop(0)
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            raise wrap_os_error(error, folder, "listing") from error
-        for path in entries:
+        for path in entries(folder):
             reason = _not_entered(path, root, apart) if path.is_dir() else None
             if path.name.startswith("."):
                 yield path, "hidden"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from randes_cli.files.disk import OutputFile, wrap_os_error
+from randes_cli.files.disk import OutputFile, system_errors
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.upload import passing_place
 
@@ -50,10 +50,8 @@ class Spool:
                 return self._free.pop()
         import tempfile
 
-        try:
+        with system_errors(self.folder, "making a temporary file"):
             return SpoolFile(tempfile.TemporaryFile(dir=self.folder), self.folder)
-        except OSError as error:
-            raise wrap_os_error(error, self.folder, "making a temporary file") from error
 
     def give(self, file: SpoolFile, size: int) -> None:
         """Take a file back, which `size` bytes were written to."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, RandesError, UsageError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import system_errors, wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
 from randes_cli.files.location import Place, RemotePath
@@ -64,10 +64,8 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = -1
-        try:
+        with system_errors(path, "opening"):
             self._fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
-        except OSError as error:
-            raise wrap_os_error(error, path, "opening") from error
         try:
             found = os.fstat(self.fd)
             if not stat.S_ISREG(found.st_mode):

@@ -9,7 +9,7 @@ from typing import Any
 
 from randes_cli.errors import CheckpointError, first_of, some_of
 from randes_cli.files.bank.folder import UNPACK
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import entries
 from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, TRAINING, kind_of_name
 from randes_cli.files.side_files import STATES, is_safe_name
 
@@ -160,13 +160,6 @@ def no_weights(folder: Path) -> str:
 def _numbers(name: str) -> list[int]:
     """The numbers of a name, by which checkpoint-500 comes before checkpoint-1000."""
     return [int(number) for number in re.findall(r"\d{1,18}", name)]
-
-
-def entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise wrap_os_error(error, folder, "listing") from error
 
 
 def weight_files(folder: Path) -> list[Path]:

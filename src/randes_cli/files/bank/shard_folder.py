@@ -14,7 +14,7 @@ from pathlib import Path
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import TEMPORARY, is_temporary, keep_mode
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
-from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
+from randes_cli.files.disk import OutputFile, sync_folder, system_errors
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.location import Place
 from randes_cli.files.segments import Part
@@ -51,10 +51,8 @@ class NewShard:
         if self._out.fd >= 0:
             yield self._out
             return
-        try:
+        with system_errors(self.path, "writing"):
             fd = os.open(self.path, os.O_RDWR | FLAGS | NO_FOLLOW)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "writing") from error
         try:
             yield OutputFile(fd, self.path)
         finally:
@@ -89,13 +87,11 @@ class ShardFolder:
 
     def create(self) -> NewShard:
         """A new shard, without a name yet. Raises what making a file raises."""
-        try:
+        with system_errors(self.path, "creating a shard"):
             self.prepare()
             self._count += 1
             path = self.path / f".{self._count}.{os.urandom(6).hex()}{TEMPORARY}"
             made = NewShard(path, keep=len(self._new) < most_open())
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "creating a shard") from error
         self._new[made.path] = made
         return made
 
@@ -117,7 +113,7 @@ class ShardFolder:
         `early`: while others are made.
         """
         target = self.path / shard_file(name)
-        try:
+        with system_errors(target, "committing a shard"):
             with new.opened() as out:
                 keep_mode(out.fd, new.path, self.bank)  # who may read it may read its shards
                 if _same_bytes(out.fd, target):
@@ -128,8 +124,6 @@ class ShardFolder:
             refuse_input(target)
             os.replace(new.path, target)
             self._new.pop(new.path, None)
-        except OSError as error:
-            raise wrap_os_error(error, target, "committing a shard") from error
         self._made.append(target)
 
     def adopt(self, path: Path) -> NewShard:
@@ -156,11 +150,8 @@ class ShardFolder:
             self.drop(self._new[part])
 
     def _left(self, new: NewShard) -> Path:
-        try:
-            with new.opened() as out:
-                os.fsync(out.fd)
-        except OSError as error:
-            raise wrap_os_error(error, new.path, "syncing a shard") from error
+        with system_errors(new.path, "syncing a shard"), new.opened() as out:
+            os.fsync(out.fd)
         new.close()
         self._new.pop(new.path, None)
         return new.path
@@ -176,12 +167,10 @@ class ShardFolder:
 
     def sync(self) -> None:
         """Make the names last."""
-        try:
+        with system_errors(self.path, "syncing the folder"):
             if self._made:
                 sync_folder(self.path)
                 sync_folder(self.path.parent)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "syncing the folder") from error
 
     def discard(self, kept: Collection[str] | None) -> None:
         """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""

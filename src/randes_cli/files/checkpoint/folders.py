@@ -17,7 +17,7 @@ from randes_cli.errors import CheckpointError, first_of
 from randes_cli.files.bank.folder import UNPACK, bank_of_shards, is_shard_folder
 from randes_cli.files.checkpoint.foreign import refuse_pickle, refuse_unfinished
 from randes_cli.files.checkpoint.quantised import refuse_quantised_config
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import entries, system_errors
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.kinds import SUFFIXES, other_file
@@ -28,7 +28,6 @@ from randes_cli.files.weight_names import (
     INDEX,
     PICKLES,
     SHARD,
-    entries,
     index_of,
     is_index,
     kind_of,
@@ -71,13 +70,12 @@ class Part:
 def read_json(path: Path, *, strict: bool = False) -> Any:
     """A JSON file of a checkpoint, see `parse_json`. Raises CheckpointError naming it."""
     note_input(path)
-    try:
+    with system_errors(path, "reading"):
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise CheckpointError(f"{path}: not a regular file")
         data = path.read_bytes()
+    try:
         return parse_json(data, strict=strict)
-    except OSError as error:
-        raise wrap_os_error(error, path, "reading") from error
     except ValueError as error:
         mark = "begins with a byte order mark: save it without" if data[:3] == BOM_UTF8 else None
         why = mark or other_file(data) or ("an empty file" if not data else error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import system_errors
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.nearest import meant_beside
 
@@ -93,10 +93,8 @@ def _of_address(text: str) -> str | None:
 
 def is_here(text: str) -> bool:
     """Whether a path exists. Raises InputOutputError where the system does not say."""
-    try:
+    with system_errors(text, "looking for it"):
         return Path(text).exists()
-    except OSError as error:
-        raise wrap_os_error(error, text, "looking for it") from error
 
 
 def _beside(text: str) -> bool:
