@@ -27,7 +27,7 @@ def test_headers_are_read_by_range_and_the_data_stay(hub: HubServer) -> None:
     model = open_hub(REF)
     with remote_checkpoint(model) as found:
         assert found.tensors == {n: TensorInfo(n, "F32", (1000, 64)) for n in "ab"}
-    assert model.weights == ("model.safetensors",)
+    assert model.found.weights == ("model.safetensors",)
     assert model.bytes_to_download() == len(WHOLE)
     ranges = [request.range for request in hub.requests if "/cdn/" in request.path]
     assert ranges == ["bytes=0-65535"]
@@ -68,8 +68,8 @@ def test_every_request_after_the_first_names_the_commit(hub: HubServer) -> None:
     assert first == f"/api/models/{ID}"
     assert others
     assert all(commit in path for path in others)
-    assert fetched.source == f"{ID}@{commit}"
-    with open_checkpoint(str(fetched.path)) as found:
+    assert model.source == f"{ID}@{commit}"
+    with open_checkpoint(str(fetched)) as found:
         data = np.empty(64 * 64 * 4, np.uint8)
         found.read("a", 0, data)
     assert data.tobytes() == weights("a", seed=1)[-len(data) :]
@@ -82,7 +82,7 @@ def test_a_branch_a_tag_and_a_pull_request_are_resolved(hub: HubServer) -> None:
     assert model.commit == other
     with remote_checkpoint(model) as found:
         assert list(found.tensors) == ["c"]
-    assert fetch(model).source == f"{ID}@{other}"
+    assert model.source == f"{ID}@{other}"
 
 
 def test_a_commit_needs_no_resolving(hub: HubServer) -> None:
@@ -114,7 +114,7 @@ def test_the_weight_files_are_those_that_a_folder_would_give(
     hub: HubServer, files: list[str], path: str, chosen: list[str]
 ) -> None:
     hub.add(ID, dict.fromkeys(files, WHOLE))
-    assert list(open_hub(HubRef(ID, None, path)).weights) == chosen
+    assert list(open_hub(HubRef(ID, None, path)).found.weights) == chosen
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def test_a_bank_on_the_hub_refuses_to_be_edited(hub: HubServer, bank: Path) -> N
 
 def test_a_fetched_bank_is_the_same_file(hub: HubServer, bank: Path) -> None:
     commit = hub.add(ID, {"sub/two.randes": bank.read_bytes()})
-    fetched = fetch(open_hub_bank(HubRef(ID, None, "sub")))
-    assert fetched.path.read_bytes() == bank.read_bytes()
-    assert fetched.source == f"{ID}@{commit}:sub/two.randes"
+    model = open_hub_bank(HubRef(ID, None, "sub"))
+    assert fetch(model).read_bytes() == bank.read_bytes()
+    assert model.source == f"{ID}@{commit}:sub/two.randes"
 
 
 def test_a_repository_with_no_or_several_banks_asks_for_a_name(hub: HubServer) -> None:
@@ -78,7 +78,7 @@ def test_a_repository_with_no_or_several_banks_asks_for_a_name(hub: HubServer) -
     hub.add(ID, {"a.randes": b"x", "b.randes": b"x"})
     with pytest.raises(HubError, match=r"has several banks \(a.randes, b.randes\); name one"):
         open_hub_bank(REF)
-    assert open_hub_bank(HubRef(ID, None, "b.randes")).weights == ("b.randes",)
+    assert open_hub_bank(HubRef(ID, None, "b.randes")).found.weights == ("b.randes",)
 
 
 def test_a_checkpoint_is_not_taken_for_a_bank(hub: HubServer) -> None:

@@ -29,9 +29,9 @@ def test_only_the_weights_and_their_side_files_are_fetched(hub: HubServer) -> No
     others = {"training_args.bin": WHOLE, "onnx/model.onnx": WHOLE, "model.py": b"1/0"}
     hub.add(ID, {**wanted, **others})
     model = open_hub(REF)
-    assert set(model.side_files) == {"config.json", "tokenizer.json", "README.md"}
-    assert set(model.left_out) == set(others)
-    path = fetch(model).path
+    assert set(model.found.side_files) == {"config.json", "tokenizer.json", "README.md"}
+    assert set(model.found.left_out) == set(others)
+    path = fetch(model)
     assert {found.name for found in path.iterdir()} == set(wanted)
     assert model.bytes_to_download() == 0
     with open_checkpoint(str(path)) as found:
@@ -42,8 +42,8 @@ def test_options_decide_what_is_fetched(hub: HubServer) -> None:
     hub.add(ID, {"model.safetensors": WHOLE, "tokenizer.json": b"{}", "model.py": b"1/0"})
     bare = open_hub(REF, OpenOptions(safetensors_only=True))
     code = open_hub(REF, OpenOptions(trust_remote_code_files=True))
-    assert bare.side_files == ()
-    assert set(code.side_files) == {"tokenizer.json", "model.py"}
+    assert bare.found.side_files == ()
+    assert set(code.found.side_files) == {"tokenizer.json", "model.py"}
 
 
 def test_a_pipeline_is_read_by_its_components(hub: HubServer) -> None:
@@ -57,11 +57,11 @@ def test_a_pipeline_is_read_by_its_components(hub: HubServer) -> None:
     }
     hub.add(ID, {**files, "whole.ckpt": WHOLE})
     model = open_hub(REF)
-    with remote_checkpoint(model) as remote, open_checkpoint(str(fetch(model).path)) as local:
+    with remote_checkpoint(model) as remote, open_checkpoint(str(fetch(model))) as local:
         assert set(remote.tensors) == {"unet/a", "vae/b"}
         assert remote.tensors == local.tensors
         assert remote.layout == local.layout
-    snapshot = fetch(model).path
+    snapshot = fetch(model)
     found = {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
     assert found == set(files)
 
@@ -105,7 +105,8 @@ def test_offline_the_cached_commit_serves_whole(
     from huggingface_hub import constants
 
     hub.add(ID, sharded())
-    online = fetch(open_hub(REF))
+    online = open_hub(REF)
+    path = fetch(online)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.forget()
     for revision in (None, "main", online.source.partition("@")[2]):
@@ -113,7 +114,8 @@ def test_offline_the_cached_commit_serves_whole(
         assert model.offline
         with remote_checkpoint(model) as found:
             assert set(found.tensors) == {"a", "b"}
-        assert fetch(model) == online
+        assert fetch(model) == path
+        assert model.source == online.source
     assert hub.requests == []
 
 
@@ -154,7 +156,7 @@ def test_the_environment_reaches_the_client_of_a_new_process(
     script = (
         "from randes_cli.files.hub.repository import fetch, open_hub; "
         "from randes_cli.files.hub.ref import HubRef; "
-        f"print(fetch(open_hub(HubRef('{ID}'))).source)"
+        f"model = open_hub(HubRef('{ID}')); fetch(model); print(model.source)"
     )
     settings = {**os.environ, **hub.environment(tmp_path / "other"), "HF_TOKEN": "hf_mine"}
     for offline in ("0", "1"):

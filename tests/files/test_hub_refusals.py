@@ -113,7 +113,7 @@ def test_a_connection_that_drops_is_made_again(hub: HubServer) -> None:
     ranges = [request.range for request in hub.requests if "/cdn/" in request.path]
     assert ranges == ["bytes=0-65535"] * 3
     hub.drop("/cdn/", 5000, times=3)
-    path = fetch(model).path / "model.safetensors"
+    path = fetch(model) / "model.safetensors"
     assert path.read_bytes() == WHOLE
 
 

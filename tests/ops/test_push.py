@@ -125,7 +125,7 @@ def test_a_pushed_bank_comes_back_byte_by_byte_with_a_card(writer: HubServer, ba
     assert made.card
     with open_remote_bank(HubRef(ID)) as found:
         assert [task.name for task in found.manifest.tasks] == ["cars", "dtd"]
-    assert fetch(open_hub_bank(HubRef(ID))).path.read_bytes() == bank.read_bytes()
+    assert fetch(open_hub_bank(HubRef(ID))).read_bytes() == bank.read_bytes()
 
 
 def test_bank_and_card_arrive_in_one_commit(writer: HubServer, bank: Path) -> None:

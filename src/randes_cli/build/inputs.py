@@ -16,7 +16,7 @@ from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.unmerged import adapter_base, is_adapter, require_adapts
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
-from randes_cli.files.sources import Sources
+from randes_cli.files.sources import Sources, on_hub
 from randes_cli.fit import ASKED, TaskFit
 from randes_cli.plan import Unit, choose_exact, choose_targets, plan_units
 from randes_cli.reports import Refusal
@@ -141,7 +141,7 @@ def open_inputs(
         noted = replace(made.base, notes=notes)
         return replace(made, base=noted, download_bytes=waiting, away=waiting > 0)
     waiting = 0
-    if any(map(sources.on_hub, [base or "", *(task.source for task in tasks)])):
+    if any(map(on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:
             refusals = _Refusals(False, unfit)
             _open_inputs(passing, base, tasks, options, sources, refusals, fetch=False)
@@ -164,7 +164,7 @@ def _open_inputs(
     opener: Opener = sources.open if fetch else sources.look
 
     def here(source: str) -> bool:
-        return fetch or not sources.on_hub(source)
+        return fetch or not on_hub(source)
 
     opened: list[tuple[TaskInput, Checkpoint]] = []
     for task in tasks:

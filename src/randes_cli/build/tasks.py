@@ -31,7 +31,7 @@ from randes_cli.files.lora.ties import tokens_without_rows
 from randes_cli.files.lora.unmerged import is_adapter, require_alike, without_config
 from randes_cli.files.side_files import SideFile, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.files.sources import Sources
+from randes_cli.files.sources import Sources, on_hub
 from randes_cli.files.weight_names import ADAPTER_CONFIG
 from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.plan import tensor_bytes
@@ -265,7 +265,7 @@ def open_coming(
         reasons = dict.fromkeys(asked, AS_BANK)
         return opened, fit_to(base, opened.source, names, reasons, opened.naming.component)
 
-    if sources.on_hub(task.source):
+    if on_hub(task.source):
         with ExitStack() as passing:
             checked(passing, sources.look, here=False)
     return checked(stack, sources.open, here=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from randes_cli.files.location import AZURE, GOOGLE, RemotePath, Version
@@ -17,37 +17,29 @@ _BYTES = "application/octet-stream"
 _COMPARED = 2**24
 
 
-class Condition(NamedTuple):
-    """What must be there for a put to count: this version, nothing, or (`force`) whatever is."""
-
-    wanted: Version | None
-    force: bool
-
-    @property
-    def marks(self) -> Mapping[str, str]:
-        """What the store calls the version that must be there."""
-        return dict(self.wanted[1]) if self.wanted is not None else {}
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing may be there."""
-        return self.wanted is None and not self.force
-
-
-def put(here: Path, path: RemotePath, condition: Condition, sent: Callable[[int], None]) -> None:
+def put(
+    here: Path,
+    path: RemotePath,
+    wanted: Version | None,
+    sent: Callable[[int], None],
+    *,
+    force: bool,
+) -> None:
     """`upload` to a store other than S3. Raises Unmet where another was first.
 
     It is looked at before, so that nothing is sent in vain; the put itself is conditional too
     where the store knows marks by which to say what must be there.
     """
-    if not condition.force or condition.wanted is not None:
+    if not force or wanted is not None:
         found = look_up(path)
-        if (None if found is None else version(found)) != condition.wanted:
+        if (None if found is None else version(found)) != wanted:
             raise Unmet(f"{path}: not as it must be for this put")
     filesystem, inside = reach(path)
+    marks = {} if wanted is None else dict(wanted[1])
+    mode = "create" if wanted is None and not force else "overwrite"
     with store_errors(path):
         try:
-            _put(filesystem, here, inside, path.scheme, condition, _telling(sent))
+            _put(filesystem, here, inside, path.scheme, marks, mode, _telling(sent))
         except Exception as error:
             refused = isinstance(error, FileExistsError) or status_of(error) == 412
             if not refused:
@@ -59,9 +51,15 @@ def put(here: Path, path: RemotePath, condition: Condition, sent: Callable[[int]
 
 
 def _put(
-    filesystem: Any, here: Path, inside: str, scheme: str, condition: Condition, told: Any
+    filesystem: Any,
+    here: Path,
+    inside: str,
+    scheme: str,
+    marks: Mapping[str, str],
+    mode: str,
+    told: Any,
 ) -> None:
-    generation, tag = condition.marks.get("generation"), condition.marks.get("etag")
+    generation, tag = marks.get("generation"), marks.get("etag")
     if scheme in GOOGLE and generation is not None:
         _replace_at_google(filesystem, here, inside, generation, told)
     elif scheme in AZURE and tag is not None:
@@ -70,7 +68,6 @@ def _put(
         same = {"etag": tag, "match_condition": MatchConditions.IfNotModified}
         filesystem.put_file(str(here), inside, overwrite=True, callback=told, **same)
     else:
-        mode = "create" if condition.empty else "overwrite"
         filesystem.put_file(str(here), inside, callback=told, mode=mode)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -106,10 +105,10 @@ class StoredFile(RemoteFile):
     """A safetensors file at an address. Raises MissingError, HubError, UsageError."""
 
     def __init__(self, path: RemotePath) -> None:
-        opened = patiently(path, lambda: _open(path))
-        self.place, self.version = path, version(opened.details)
+        details, fetch = patiently(path, lambda: _open(path))
+        self.place, self.version = path, version(details)
         note_input(path, self.version)
-        super().__init__(path, self.version[0], _patient(path, opened.fetch))
+        super().__init__(path, self.version[0], _patient(path, fetch))
 
     def __reduce__(self) -> tuple[type[StoredFile], tuple[RemotePath]]:
         """Another process opens it again."""
@@ -137,8 +136,8 @@ class StoredShard(RangedBytes):
         try:
             with self._lock:
                 if self._opened is None:
-                    opened = patiently(self._place, lambda: _open(self._place))
-                    self._opened = _patient(self._place, opened.fetch)
+                    _, fetch = patiently(self._place, lambda: _open(self._place))
+                    self._opened = _patient(self._place, fetch)
             return self._opened(start, end)
         except MissingError as error:
             raise BankDamaged(f"{error}: a shard of the bank (an edit meanwhile?)") from None
@@ -148,17 +147,10 @@ def _patient(path: RemotePath, fetch: Fetch) -> Fetch:
     return lambda start, end: patiently(path, lambda: fetch(start, end))
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What fsspec has of one file: its description, and a way to read ranges from any thread."""
-
-    details: Mapping[str, Any]
-    fetch: Fetch
-
-
-def _open(place: RemotePath) -> _Opened:
+def _open(place: RemotePath) -> tuple[Mapping[str, Any], Fetch]:
     """Open a file for reads by range, each on its own: nothing is kept and nothing read ahead.
 
+    Returns its description, and a way to read ranges from any thread.
     Of an S3 object all reads are of one content: the client names its ETag in each.
     """
     from fsspec.spec import AbstractBufferedFile
@@ -179,5 +171,5 @@ def _open(place: RemotePath) -> _Opened:
     if details.get("type") == "directory":
         raise IsADirectoryError(inside)
     if isinstance(file, AbstractBufferedFile):
-        return _Opened(details, file._fetch_range)  # what fsspec asks of every such file
-    return _Opened(details, lambda start, end: filesystem.cat_file(inside, start=start, end=end))
+        return details, file._fetch_range  # what fsspec asks of every such file
+    return details, lambda start, end: filesystem.cat_file(inside, start=start, end=end)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.bank.file import BankFile, is_bank
 from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub.ref import SCHEME, HubRef, parse_ref
+from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import SUFFIXES
 from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.files.system import resolved
@@ -70,7 +70,7 @@ def local_bank(text: str) -> Place:
         return as_place(text)
     from randes_cli.files.hub.repository import fetch, open_hub_bank
 
-    return fetch(open_hub_bank(ref)).path
+    return fetch(open_hub_bank(ref))
 
 
 def own_bank(text: str) -> Place:
@@ -117,23 +117,13 @@ class Sources:
         self, options: OpenOptions = DEFAULT_OPTIONS, together: Iterable[str] = ()
     ) -> None:
         self._given, self._apart = options, _apart(together)
-        self._refs: dict[str, HubRef | None] = {}
         self._models: dict[str, HubModel] = {}
 
     def _options(self, text: str) -> OpenOptions:
         return replace(self._given, apart=frozenset(self._apart.get(text, ())))
 
-    def _ref(self, text: str) -> HubRef | None:
-        if text not in self._refs:
-            self._refs[text] = parse_ref(text)
-        return self._refs[text]
-
-    def on_hub(self, text: str) -> bool:
-        """Whether a text names a model on the Hub. Raises UsageError as `parse_ref` does."""
-        return self._ref(text) is not None
-
     def _model(self, text: str) -> HubModel | None:
-        ref = self._ref(text)
+        ref = parse_ref(text)
         if ref is not None and text not in self._models:
             from randes_cli.files.hub.repository import open_hub
 
@@ -159,10 +149,8 @@ class Sources:
             return self._open(text)
         from randes_cli.files.hub.repository import fetch
 
-        fetched, left_out = fetch(model), model.left_out
-        return open_checkpoint(
-            str(fetched.path), self._options(text), called=fetched.source, left_out=left_out
-        )
+        path, options, left_out = fetch(model), self._options(text), model.found.left_out
+        return open_checkpoint(str(path), options, called=model.source, left_out=left_out)
 
     def _open(self, text: str) -> Checkpoint:
         place = as_place(text)

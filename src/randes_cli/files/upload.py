@@ -11,7 +11,7 @@ from pathlib import Path
 from randes_cli.errors import BankLocked, MissingError, UsageError
 from randes_cli.files.guard import edited_version
 from randes_cli.files.location import OBJECT_STORES, S3, RemotePath
-from randes_cli.files.puts import Condition, put
+from randes_cli.files.puts import put
 from randes_cli.files.store import Unmet, look_up
 from randes_cli.workers import Progress, no_progress
 
@@ -77,7 +77,7 @@ def upload(
 
             put_to_s3(here, path, wanted, sent, force=force)
         else:
-            put(here, path, Condition(wanted, force), sent)
+            put(here, path, wanted, sent, force=force)
     except Unmet:
         if wanted is None:
             raise UsageError(f"{path}: exists (say --force to replace it)") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, MissingError, RandesError, UsageError
@@ -74,11 +73,11 @@ def bank_output(
     store they stay: readers have nothing else to hold them by).
     """
     made: BankOutput | None = None
-    committed = False
+    committed, told = False, progress if most is None else no_progress
     try:
         with (
             _shards(path, progress) as folder,
-            _index(path, force, progress if most is None else no_progress) as index,
+            atomic_file(path, force=force, progress=told) as index,
         ):
             made = BankOutput(path, index, most, folder)
             yield made
@@ -86,13 +85,6 @@ def bank_output(
     finally:
         if made is not None:
             made.end(committed=committed)
-
-
-def _index(path: Place, force: bool, progress: Progress) -> AbstractContextManager[OutputFile]:
-    """The file that takes the bank's name. What is renamed here takes no time to speak of."""
-    if isinstance(path, RemotePath):
-        return atomic_file(path, force=force, progress=progress)
-    return atomic_file(path, force=force)
 
 
 @contextlib.contextmanager

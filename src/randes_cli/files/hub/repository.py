@@ -59,23 +59,9 @@ class HubModel:
         """What a manifest records; `parse_ref` reads it again."""
         return str(HubRef(self.ref.repo, self.commit, self.ref.path))
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        return self.found.weights
-
-    @property
-    def side_files(self) -> tuple[str, ...]:
-        """Config, tokenizer and the like."""
-        return self.found.side_files
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """The other files that it has, each with the reason why it stays there."""
-        return self.found.left_out
-
     def bytes_to_download(self) -> int:
         """Bytes of the weight and side files that the cache lacks."""
-        names = (*self.weights, *self.side_files)
+        names = (*self.found.weights, *self.found.side_files)
         return sum(self.sizes[name] for name in names if self.cached(name) is None)
 
     def cached(self, name: str) -> Path | None:
@@ -140,14 +126,6 @@ class HubModel:
 
     def _opened(self, inside: str, name: str) -> Any:
         return self.files.open(inside, "rb", cache_type="none", size=self.sizes[name])
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A model in the cache: the folder or file that was named, and what a manifest records."""
-
-    path: Path
-    source: str
 
 
 # Looking
@@ -250,7 +228,7 @@ def remote_checkpoint(model: HubModel, options: OpenOptions = DEFAULT_OPTIONS) -
 def open_remote_bank(ref: HubRef, *, lenient: bool = False) -> BankFile:
     """A bank on the Hub, of which only what is asked for is read."""
     model = open_hub_bank(ref)
-    index = model.weights[0]
+    index = model.found.weights[0]
 
     def open_shard(name: str, _: int) -> ShardFile:
         return model.open_shard(f"{index}.d/{shard_file(name)}")
@@ -262,15 +240,16 @@ def open_remote_bank(ref: HubRef, *, lenient: bool = False) -> BankFile:
 # Fetching
 
 
-def fetch(model: HubModel) -> Fetched:
+def fetch(model: HubModel) -> Path:
     """Download the weight files and the side files; what the cache has is not asked for again.
 
-    Raises HubError, NoSpace.
+    Returns the folder or file that was named, in the cache. Raises HubError, NoSpace.
     """
     from huggingface_hub import snapshot_download
 
     repo, commit = model.ref.repo, model.commit
-    wanted = sorted({*model.weights, *model.there().telling(), *model.side_files})
+    found = model.found
+    wanted = sorted({*found.weights, *model.there().telling(), *found.side_files})
     if not model.offline and any(model.cached(name) is None for name in wanted):
         hub_call(
             lambda: snapshot_download(
@@ -287,4 +266,4 @@ def fetch(model: HubModel) -> Fetched:
         raise not_cached(f"{model.ref}: {missing}")
     if not model.offline:
         remember(repo, model.ref.revision or "main", commit)
-    return Fetched(snapshot_folder(repo, commit) / model.ref.path, model.source)
+    return snapshot_folder(repo, commit) / model.ref.path

@@ -23,32 +23,21 @@ _CODE = ".py"
 _MOST_NAMES = 5
 
 
-class Sources:
-    """Recorded sources as a recipe in the current folder names them.
+def _seen(bank: Place, source: str) -> str | None:
+    """A recorded source as a recipe in the current folder names it; None where it is not there.
 
-    A manifest has them relative to its bank's folder, and of what lies outside the last part only.
-
-    Attributes:
-        missing: names of what is not there.
+    A manifest has it relative to its bank's folder, and of what lies outside the last part only.
     """
-
-    def __init__(self, bank: Place) -> None:
-        self._bank = bank
-        self.missing: list[str] = []
-
-    def of(self, name: str, source: str) -> str:
-        """Where a model is, seen from here; as recorded where it is not."""
-        if recorded_ref(source) is not None or recorded_place(source) is not None:
-            return source
-        place = self._bank.parent / source
-        if isinstance(place, RemotePath):
-            return str(place)
-        if not place.exists():
-            self.missing.append(name)
-            return source
-        with suppress(ValueError):  # another drive
-            return Path(os.path.relpath(place)).as_posix()
-        return str(place.absolute())
+    if recorded_ref(source) is not None or recorded_place(source) is not None:
+        return source
+    place = bank.parent / source
+    if isinstance(place, RemotePath):
+        return str(place)
+    if not place.exists():
+        return None
+    with suppress(ValueError):  # another drive
+        return Path(os.path.relpath(place)).as_posix()
+    return str(place.absolute())
 
 
 def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
@@ -60,15 +49,19 @@ def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
     """
     import yaml
 
-    zero, sources = manifest.base.storage is BaseStorage.zero, Sources(bank)
-    body: dict[str, Any] = {} if zero else {"base": sources.of("the base", manifest.base.source)}
+    named = [(task.name, task.source) for task in manifest.tasks]
+    body: dict[str, Any] = {}
+    if manifest.base.storage is not BaseStorage.zero:
+        named.insert(0, ("the base", manifest.base.source))
+        body["base"] = _seen(bank, manifest.base.source) or manifest.base.source
     body["tasks"] = {
-        task.name: _task(manifest, task, place, sources.of(task.name, task.source))
+        task.name: _task(manifest, task, place, _seen(bank, task.source) or task.source)
         for place, task in enumerate(manifest.tasks)
     }
     body["options"] = _options(manifest, full=full)
+    missing = [name for name, source in named if _seen(bank, source) is None]
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-    notes = [*_not_said(manifest, full=full), *_not_there(sources.missing)]
+    notes = [*_not_said(manifest, full=full), *_not_there(missing)]
     return "".join(f"# {line}\n" for line in notes) + text
 
 
