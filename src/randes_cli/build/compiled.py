@@ -19,7 +19,7 @@ from randes_cli.core.arrays import Array, address
 from randes_cli.core.compiled.run import Chunk, Kind, Step, packed
 from randes_cli.core.energy import Energy
 from randes_cli.files.bank.keys import base_key, sum_key
-from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.digests import each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, place_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo
@@ -65,8 +65,7 @@ def run_compiled(run: JobRun) -> bool:
             return False
         for out, count in there.written:
             out.sent(count)
-    joined = found["digest"].tobytes()
-    digests = [joined[n : n + DIGEST_BYTES] for n in range(0, len(joined), DIGEST_BYTES)]
+    digests = each_digest(found["digest"])
     there.tell(digests)
     tape.tell(run, found, digests)
     run.bytes_read = tape.width * rect.elements

@@ -195,13 +195,9 @@ class Draft:
 
     # Tensors, in the order of the file
 
-    def base_tensors(self) -> list[TensorInfo]:
-        """The base's tensors as a new bank stores them: none where it lies outside."""
-        return list(self.base_table.values())
-
     @cached_property
     def base_table(self) -> Table:
-        """The same as columns, wide elements first."""
+        """The base's tensors as a new bank stores them, wide ones first; none if it is outside."""
         found = columns(self.base.tensors)
         order = np.argsort(-found.of(lambda kind: ITEM_SIZE[kind.dtype]), kind="stable")
         if self.start.base.storage is not BaseStorage.embed:

@@ -71,10 +71,7 @@ class EditRecipe:
             found = found_recorded(old.task(name).source, old.path) if name not in named else None
             checkpoints |= {} if found is None else {name: found}
         checkpoints |= {k: absolute_source(as_source(v)) for k, v in named.items()}
-        tasks = tuple(
-            TaskInput(task.name, absolute_source(task.source), task.index, task.group)
-            for task in change.tasks
-        )
+        tasks = tuple(replace(one, source=absolute_source(one.source)) for one in change.tasks)
         return cls(
             absolute(old.path),
             old.store.fingerprint,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -60,9 +60,6 @@ class Exact:
     def nbytes(self) -> int:
         rows, cols = self.tensor.matrix
         return (rows - self.skip) * cols * ITEM_SIZE[self.tensor.dtype]
-
-    def only_read(self) -> Exact:
-        return replace(self, key=None)
 
 
 def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:

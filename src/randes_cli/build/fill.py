@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -35,7 +36,7 @@ def fill(passes: Passes, phase: str) -> None:
             writer.place(one.kept)
     if not _may_be_late(passes):
         writer.close_shard()
-    exact = [one.only_read() if one.twin else one for one in draft.exact]
+    exact = [replace(one, key=None) if one.twin else one for one in draft.exact]
     passes.run(
         draft.units if draft.old is None else _changing(passes),
         [*exact, *base_outside(passes, draft.units), *_only_read(passes)],

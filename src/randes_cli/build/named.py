@@ -37,7 +37,7 @@ def named_like(
         )
     if part:
         alone = as_component(part[0], base.tensors, checkpoint.tensors)
-        named = alone.names or {}
+        named = alone.names
         note = f"is the base's {part[0]}/ alone, and comes back as that; the rest is the base's"
         if len(named) < len(checkpoint.tensors):
             note = f"{len(named)} names are the base's of {part[0]}/; mapped, and given back"

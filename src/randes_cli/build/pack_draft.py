@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from randes_cli.build.draft import Draft
@@ -38,10 +38,8 @@ class PackRecipe:
 
 def pack_recipe(base: str | None, tasks: Sequence[TaskInput], options: PackOptions) -> PackRecipe:
     """The same pack, whatever folder a worker is in."""
-    named = [
-        TaskInput(task.name, absolute_source(task.source), task.index, task.group) for task in tasks
-    ]
-    return PackRecipe(None if base is None else absolute_source(base), tuple(named), options)
+    named = tuple(replace(task, source=absolute_source(task.source)) for task in tasks)
+    return PackRecipe(None if base is None else absolute_source(base), named, options)
 
 
 def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:

@@ -92,7 +92,7 @@ class Participant:
 
     def kept_exactly(self) -> dict[str, str]:
         """What it keeps exactly, under its own names, and why."""
-        theirs, lent = self.opened.naming.names or {}, lent_by(self.source)
+        theirs, lent = self.opened.naming.names, lent_by(self.source)
         named = ((lent.get(name, name), why) for name, why in self.fit.exact.items())
         return {theirs.get(name, name): why for name, why in named}
 

@@ -20,6 +20,7 @@ from randes_cli.build.layout import as_sealed_to, default_capacity
 from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.build.steps import Grids, Steps
 from randes_cli.core.arrays import I64, Bools
+from randes_cli.core.columns import columns
 from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.entries import Entries, digits_of, name_bytes
 from randes_cli.files.bank.header_room import room_of_entries
@@ -28,7 +29,7 @@ from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.sizes import bank_bytes
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Statistics
 
@@ -64,11 +65,8 @@ class Sizes:
         self.asked = asked
         base = list(draft.base.tensors.values())
         places = {tensor.name: row for row, tensor in enumerate(base)}
-        kinds: dict[tuple[str, tuple[int, ...]], int] = {}
-        self._kind = np.array(
-            [kinds.setdefault((t.dtype, t.shape), len(kinds)) for t in base], np.int64
-        )
-        self._shells = [TensorInfo("", *kind) for kind in kinds]
+        found = columns(draft.base.tensors)
+        self._kind, self._shells = found.kind_of, found.kinds
         self._names = np.array([name_bytes(t.name) for t in base], np.int64)
         self._rows = np.array([places[n] for u in draft.units for n in u.names], np.int64)
         self._unit = np.repeat(np.arange(len(draft.units)), [u.layers for u in draft.units])
@@ -91,8 +89,7 @@ class Sizes:
         own = {(task.index, name) for task in self.manifest.tasks for name in task.own}
         exact = [one.kept for one in draft.exact if one.twin is None]
         exact += [one.kept for one in draft.exact if one.twin and (one.owner, one.name) in own]
-        outside = draft.start.base.storage is BaseStorage.reference
-        last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
+        last = draft.beside(cells)
         files = [tensor for tensor, _ in draft.new_files()]
         every = [one.kept for one in draft.exact]
         base = Entries.of(draft.base_table)

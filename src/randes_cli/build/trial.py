@@ -8,9 +8,10 @@ import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.grams import signs_on
+from randes_cli.build.seal.sums import fitted_to, no_squares
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, F64
-from randes_cli.core.codes import fit_scales, packed_bytes
+from randes_cli.core.codes import packed_bytes
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
@@ -94,18 +95,15 @@ class _Trial:
     def _moments(self, deltas: Sequence[F32], share: Share) -> tuple[float, float, float]:
         exponent, total = self._sum(deltas, share)
         units = share.take(total, 0)
-        along, table = (
-            np.zeros(share.rows, np.int64),
-            np.zeros((share.every, share.shape[1]), np.int64),
-        )
-        add_squares(units, 0, along, table)
-        fitted = fit_scales(along, share.columns(table), self.bits, share)
+        sums = no_squares(share)
+        add_squares(units, 0, *sums)
+        fitted = fitted_to(sums, share, self.bits)
         if share.rows < _ROWS and len(total) < self.unit.rows * self.unit.cols:
             fitted = fitted[0], np.ones_like(fitted[1])
         scales = Scales.of(fitted, share, self.bits)
         codes = np.empty(packed_bytes(len(units), self.bits), np.uint8)
         near = cut(units, 0, self.bits, scales, codes)
-        near = Agreement(int(along.sum())).joined(near)
+        near = Agreement(int(sums[0].sum())).joined(near)
         factor = self.unit.rows * self.unit.cols / len(total)
         squares, crossed, length = near.moments(exponent, scales.part)
         return factor * squares, factor * crossed, factor * length

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -101,7 +103,6 @@ def _send(
         call("put_object", Body=here.read_bytes(), **about, **condition)
         sent(size)
         return
-    begun = call("create_multipart_upload", **about)["UploadId"]
 
     def send(number: int) -> dict[str, Any]:
         with here.open("rb") as file:
@@ -111,9 +112,19 @@ def _send(
         sent(len(data))
         return {"PartNumber": number, "ETag": found["ETag"]}
 
+    with _in_parts(call, about, condition) as (begun, parts, pool):
+        parts.extend(pool.map(send, range(1, -(-size // part) + 1)))
+
+
+@contextmanager
+def _in_parts(
+    call: Call, about: Mapping[str, Any], condition: Mapping[str, str]
+) -> Iterator[tuple[str, list[dict[str, Any]], ThreadPoolExecutor]]:
+    """An upload by its id, which becomes an object of the parts that the block lists."""
+    begun, parts = call("create_multipart_upload", **about)["UploadId"], list[dict[str, Any]]()
     try:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            parts = list(pool.map(send, range(1, -(-size // part) + 1)))
+            yield begun, parts, pool
         whole = {"Parts": parts}
         call("complete_multipart_upload", UploadId=begun, MultipartUpload=whole, **condition)
     except BaseException:
@@ -123,36 +134,24 @@ def _send(
 
 def join_at_s3(path: RemotePath, segments: Sequence[Segment]) -> None:
     """Make one object of others that are there: S3 copies, and little of them comes here."""
-    call, parts = _caller(path), list[dict[str, Any]]()
-    with store_errors(path):
-        begun = call("create_multipart_upload")["UploadId"]
-
-        def send(part: tuple[int, bytes | _Range]) -> dict[str, Any]:
-            return {"PartNumber": part[0], "ETag": _part(call, begun, *part)}
-
-        try:
-            rest = enumerate(_parts(segments), 1)
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                while some := list(islice(rest, _AT_ONCE)):
-                    parts += pool.map(send, some)
-            whole = {"Parts": parts}
-            call("complete_multipart_upload", UploadId=begun, MultipartUpload=whole)
-        except BaseException:
-            _abort(call, begun)
-            raise
+    call, rest = _caller(path), enumerate(_parts(segments), 1)
+    with store_errors(path), _in_parts(call, {}, {}) as (begun, parts, pool):
+        while some := list(islice(rest, _AT_ONCE)):
+            parts.extend(pool.map(partial(_part, call, begun), some))
     filesystem, inside = reach(path)
     forget(filesystem, inside)
 
 
-def _part(call: Call, begun: str, number: int, part: bytes | _Range) -> str:
+def _part(call: Call, begun: str, numbered: tuple[int, bytes | _Range]) -> dict[str, Any]:
+    number, part = numbered
     about = {"UploadId": begun, "PartNumber": number}
     if isinstance(part, bytes):
-        return str(call("upload_part", Body=part, **about)["ETag"])
+        return {"PartNumber": number, "ETag": call("upload_part", Body=part, **about)["ETag"]}
     filesystem, inside = reach(part.place)
     bucket, key, _ = filesystem.split_path(inside)
     place, span = {"Bucket": bucket, "Key": key}, f"bytes={part.start}-{part.stop - 1}"
     found = call("upload_part_copy", CopySource=place, CopySourceRange=span, **about)
-    return str(found["CopyPartResult"]["ETag"])
+    return {"PartNumber": number, "ETag": found["CopyPartResult"]["ETag"]}
 
 
 def _parts(segments: Sequence[Segment]) -> Iterator[bytes | _Range]:

@@ -140,7 +140,7 @@ def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
     if waiting or twins:
         parts = [draft.parts(unit, None, steps.given.get(unit)) for unit in waiting]
         looks = [UnitWork(unit, some) for unit, some in zip(waiting, parts, strict=True)]
-        work, phase = Work(looks, [one.only_read() for one in twins]), "looking through"
+        work, phase = Work(looks, [replace(one, key=None) for one in twins]), "looking through"
         if build.crew is not None:
             attempt = _Looking(build.path, draft, steps, build.base, tally, build.progress)
             build.crew.afresh().send(attempt, work, phase, write_base=False)

@@ -14,7 +14,7 @@ from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.keys import cut_key, sum_key
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.plan import Unit, chunks, sealable, superposable
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Cells
 
 
@@ -54,7 +54,8 @@ class SealedLayout:
         self.sums = self._cut({tensor.name: tensor for tensor in live})
         gone = {one.key for one in self.sums}
         kept = [tensor for tensor in live if tensor.name not in gone]
-        self.kept = [*draft.base_tensors(), *kept, *self._last(cells)]
+        last = [*draft.beside(cells), *(tensor for tensor, _ in draft.new_files())]
+        self.kept = [*draft.base_table.values(), *kept, *last]
 
     def _live(self, steps: Steps, late: set[Unit]) -> list[TensorInfo]:
         """The superpositions that are placed before any is computed."""
@@ -74,13 +75,6 @@ class SealedLayout:
             for name, tensor in self.draft.base.tensors.items()
             if (key := sum_key(group, name)) in live and sealable(tensor)
         ]
-
-    def _last(self, cells: Cells) -> list[TensorInfo]:
-        """What is written when all else is known, or was known before."""
-        outside = self.draft.start.base.storage is BaseStorage.reference
-        digests = [self.draft.base_digests()] if outside else []
-        files = [tensor for tensor, _ in self.draft.new_files()]
-        return [*self.draft.statistics(cells), *digests, *files]
 
     @property
     def cuts(self) -> Cuts:

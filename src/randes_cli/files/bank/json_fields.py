@@ -176,15 +176,19 @@ def as_typed_shape(value: object) -> tuple[str, tuple[int, ...]] | None:
 
 def as_typed_shapes(values: Collection[Any]) -> list[Kind] | None:
     """`as_typed_shape` of many, of which each kind is looked at once; None where one is bad."""
+    made = _pairs(values, int)  # a look at what numbers are: 1.0 and true are equal to 1
+    good = all(as_typed_shape([dtype, [*shape]]) for dtype, shape in dict.fromkeys(made or ()))
+    return made if good else None
+
+
+def _pairs(values: Collection[Any], kind: type[T]) -> list[tuple[str, tuple[T, ...]]] | None:
+    """Pairs of a text and a list of some kind, at one look; None where one is none."""
     if not _are(list, values) or not {2}.issuperset(map(len, values)):
         return None
-    dtypes, shapes = ([value[part] for value in values] for part in (0, 1))
-    # A look at what numbers are: 1.0 and true are equal to 1.
-    if not (_are(str, dtypes) and _are(list, shapes) and _are(int, chain.from_iterable(shapes))):
+    texts, lists = ([value[part] for value in values] for part in (0, 1))
+    if not (_are(str, texts) and _are(list, lists) and _are(kind, chain.from_iterable(lists))):
         return None
-    made = list(zip(dtypes, map(tuple, shapes), strict=True))
-    good = all(as_typed_shape([dtype, [*shape]]) for dtype, shape in dict.fromkeys(made))
-    return made if good else None
+    return list(zip(texts, map(tuple, lists), strict=True))
 
 
 def _are(kind: type, values: Iterable[object]) -> bool:
@@ -211,21 +215,14 @@ def as_width(value: object) -> int | None:
 
 
 def as_cell(value: object) -> tuple[str, tuple[str, ...]] | None:
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
-        return None
-    if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
-        return None
-    return value[0], tuple(value[1])
+    made = as_cells([value])
+    return made[0] if made else None
 
 
 def as_cells(values: Collection[Any]) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
     """`as_cell` of many at one look; None where one is bad."""
-    if not _are(list, values) or not {2}.issuperset(map(len, values)):
-        return None
-    names, members = ([value[part] for value in values] for part in (0, 1))
-    if not (_are(str, names) and _are(list, members) and _are(str, chain.from_iterable(members))):
-        return None
-    return tuple(zip(names, map(tuple, members), strict=True))
+    made = _pairs(values, str)
+    return None if made is None else tuple(made)
 
 
 def as_curve(value: object) -> tuple[tuple[float, float], ...] | None:

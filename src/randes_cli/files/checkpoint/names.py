@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from randes_cli.files.source import Renamed, Source
 from randes_cli.plan import tensor_bytes
@@ -40,7 +40,7 @@ class Naming:
     """
 
     prefix: tuple[str, str] = ("", "")
-    names: Mapping[str, str] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     unprefixed: frozenset[str] = frozenset()
 
     @property
@@ -122,9 +122,7 @@ def _of_shapes(
         )
         for theirs, ours in pairs
     }
-    best = max(pairs, key=lambda pair: count[pair])
-    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
-    return best if all(count[pair] < count[best] for pair in rivals) else None
+    return _clearly(pairs, count)
 
 
 def _of_words(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
@@ -137,8 +135,15 @@ def _of_words(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
         pair: len(set(theirs.split(".")) & set(ours.split(".")))
         for pair, (theirs, ours) in parted.items()
     }
+    return _clearly(pairs, count)
+
+
+def _clearly(
+    pairs: Sequence[tuple[str, str]], count: Mapping[tuple[str, str], int]
+) -> tuple[str, str] | None:
+    """The pair that counts most, unless one that means another counts as much."""
     best = max(pairs, key=lambda pair: count[pair])
-    rivals = [pair for pair in pairs if parted[pair] != parted[best]]
+    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
     return best if all(count[pair] < count[best] for pair in rivals) else None
 
 
@@ -196,7 +201,7 @@ def is_small_part(naming: Naming, given: Tensors) -> bool:
     """Whether the component of a checkpoint that is the base leaves most of it beside it."""
     if "/" not in naming.prefix[0]:
         return False
-    mapped = tensor_bytes(given[name] for name in (naming.names or {}).values())
+    mapped = tensor_bytes(given[name] for name in naming.names.values())
     return 2 * mapped < tensor_bytes(given.values())
 
 

@@ -146,16 +146,18 @@ def refuse_kind(adapter: Checkpoint) -> None:
 
 def base_model(adapter: Checkpoint) -> str:
     """The model that an adapter says it was trained on, or ""."""
-    if adapter.folder is None or is_diffusers(adapter):
-        return ""
-    return str(read_config(adapter).get("base_model_name_or_path") or "")
+    return _said(adapter, "base_model_name_or_path")
 
 
 def task_type(adapter: Checkpoint) -> str:
     """What an adapter says that its model does (``SEQ_CLS``), or ""."""
+    return _said(adapter, "task_type")
+
+
+def _said(adapter: Checkpoint, field: str) -> str:
     if adapter.folder is None or is_diffusers(adapter):
         return ""
-    return str(read_config(adapter).get("task_type") or "")
+    return str(read_config(adapter).get(field) or "")
 
 
 def is_diffusers(adapter: Checkpoint) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from randes_cli.files.checkpoint.names import guess_prefix, match_names, unwrapped
+from randes_cli.files.checkpoint.names import Naming, guess_prefix, match_names, unwrapped
 from randes_cli.files.lora.families import Piece, aliases, pieces
 from randes_cli.files.lora.names import is_factor, plain_factor
 from randes_cli.files.lora.ties import EMBEDDING, HEADS, SHARED
@@ -39,8 +39,9 @@ class StoredNames:
         naming = match_names(base, wanted)  # what others may call a tensor would only be rivals
         if naming is None or not naming.names:
             naming = match_names(self._stored, wanted)
-        self._ours = {theirs: ours for ours, theirs in ((naming and naming.names) or {}).items()}
-        self._prefixes = [naming.prefix] if naming and naming.names else []
+        naming = naming or Naming()
+        self._ours = {theirs: ours for ours, theirs in naming.names.items()}
+        self._prefixes = [naming.prefix] if naming.names else []
         self._add_groups(wanted)
         self._prefixes.sort(key=lambda pair: -len(pair[0]))
         self.find = lru_cache(maxsize=2**16)(self._find)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
+
+T = TypeVar("T")
 
 #: Bytes that are compared at a time.
 _COMPARED = 2**22
@@ -114,9 +116,13 @@ def may_share(base: Mapping[str, TensorInfo], name: str) -> bool:
 
 def vocabulary(config: Mapping[str, Any] | None) -> int | None:
     """`vocab_size` of a configuration, or of the text model in it."""
+    return _told(config, "vocab_size", int)
+
+
+def _told(config: Mapping[str, Any] | None, field: str, kind: type[T]) -> T | None:
     for part in (config or {}, (config or {}).get("text_config")):
-        if isinstance(part, dict) and isinstance(part.get("vocab_size"), int):
-            return int(part["vocab_size"])
+        if isinstance(part, dict) and isinstance(found := part.get(field), kind):
+            return found
     return None
 
 
@@ -125,11 +131,8 @@ def is_tied(config: Mapping[str, Any] | None, tie: Tie, base: Collection[str]) -
 
     Without a word of it they share where the file has one of the two.
     """
-    parts = [config or {}, (config or {}).get("text_config")]
-    for part in parts:
-        if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
-            return bool(part["tie_word_embeddings"])
-    return None if config is None else tie.head not in base
+    told = _told(config, "tie_word_embeddings", bool)
+    return told if told is not None or config is None else tie.head not in base
 
 
 def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> None:

@@ -23,7 +23,6 @@ class Update:
 
     Attributes:
         a, b: names of the adapter's tensors; without `a`, `b` is added to a bias.
-        embedding: whether A and B are of an embedding, whose product is turned.
         rank: of one expert.
         experts: how many experts' factors the two tensors hold.
         expert: which of them this is; None for all.
