@@ -55,6 +55,9 @@ def test_a_bank_is_as_large_as_it_was_said_to_become(
     if bits > 4:
         expected = remove(bank, ["t1"], dry, ONE).bytes_after
         assert expected == remove(bank, ["t1"], wet, ONE).bytes_after == size(bank)
+    cut = tmp_path / "cut.randes"
+    expected = seal(bank, cut, 2, ONE, dry_run=True, max_shard_size=2000).bytes_after
+    assert expected == seal(bank, cut, 2, ONE, max_shard_size=2000).bytes_after == size(cut)
     expected = seal(bank, None, 2, ONE, dry_run=True).bytes_after
     assert expected == seal(bank, None, 2, ONE).bytes_after == size(bank)
 

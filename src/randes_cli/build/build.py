@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
@@ -153,33 +153,40 @@ class Build:
 
         Raises what reading, fitting and writing raise; see `pack` and `add`.
         """
-        most = self._most()
-        alone = self.crew is None or most is not None
-        if self.crew is not None and most is None:
-            most = self.crew.cluster.share(self.estimate())
-        if alone:
-            return self._write(self.path, most, report)
+        return self.committed(self.estimate(), self._attempt, report)
+
+    def committed(
+        self,
+        size: int,
+        attempt: Callable[[Place, int | None, Callable[..., Any]], Any],
+        report: Callable[..., R],
+    ) -> R:
+        """Have an attempt write the bank, of about `size` bytes; see `write`.
+
+        Workers write no single file: of their shards one is made.
+        """
+        old, crew = self.draft.old, self.crew
+        most = most_bytes(self.most, size, old.most if old else None)
+        if crew is None or most is not None:
+            told: R = self.retried(lambda: attempt(self.path, most, report))
+            return told
         check_target(self.path, force=self.force)
         with passing_bank(self.path) as live:
-            built = self._write(live, most, lambda built: built)
+            share = crew.cluster.share(size)
+            made = self.retried(lambda: attempt(live, share, lambda *built: built))
             there = self.path, self.force, self.progress
-            return joined(live, *there, lambda size: report(replace(built, bytes=size)))
+            return joined(live, *there, lambda n: report(*(replace(one, bytes=n) for one in made)))
 
-    def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
-        """Write the bank to a place, in shards or not."""
-
-        def attempt() -> R:
-            with self._new_bank(path, most) as out, self.relation() as relation:
-                room = room_of(self.draft, self.steps, self.cells)
-                passes = self.passes(BankWriter(out, room), relation)
-                passes.crew = self.crew and self.crew.afresh()
-                fill(passes, self.phase)
-                check_bytes(passes)
-                manifest, statistics = self.gathered(passes)
-                passes.tally.forget()
-                return report(Built(passes.writer.finish(manifest), manifest, statistics))
-
-        return self.retried(attempt)
+    def _attempt(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
+        with self._new_bank(path, most) as out, self.relation() as relation:
+            room = room_of(self.draft, self.steps, self.cells)
+            passes = self.passes(BankWriter(out, room), relation)
+            passes.crew = self.crew and self.crew.afresh()
+            fill(passes, self.phase)
+            check_bytes(passes)
+            manifest, statistics = self.gathered(passes)
+            passes.tally.forget()
+            return report(Built(passes.writer.finish(manifest), manifest, statistics))
 
     def passes(self, writer: BankWriter, relation: Relation | None) -> Passes:
         there = self.path, self.draft, self.steps, self.base
@@ -213,11 +220,6 @@ class Build:
             except Altered as retry:
                 coming = [one.keeping(retry.names.get(one.index, ())) for one in self.draft.coming]
                 self.draft = replace(self.draft, coming=coming)
-
-    def _most(self) -> int | None:
-        """Bytes of a shard of the bank at the most; None where it is one file."""
-        old = self.draft.old
-        return most_bytes(self.most, self.estimate(), old.most if old else None)
 
     def _sent_early(self, path: Place, most: int | None) -> int:
         """Bytes of shards of a new base that need no room here: in a store, layer by layer."""

@@ -64,24 +64,16 @@ def convert(
                 raise _not_one()
             max_shard_size = old.most
         if dry_run:
-            return ConvertReport(str(path), True, old.size, *_size(old, max_shard_size or 0))
-        with bank_lock(path, wait=0.0, edits=False):
-            size, files = _write(old, path, max_shard_size or 0, force, progress)
-        return ConvertReport(str(path), False, old.size, size, files)
-
-
-def _write(
-    old: BankFile, path: Place, asked: int, force: bool, progress: Progress
-) -> tuple[int, int]:
-    with _copied(old, path, asked or None, force, progress) as writer:
-        return writer.finish(old.manifest), writer.files
-
-
-def _size(old: BankFile, asked: int) -> Size:
-    """What `_write` returns."""
-    parts = parts_of(map(old.info, content_keys(old)))
-    text = len(encode(old.manifest))
-    return bank_bytes(parts, single_room(old), text, asked=asked)
+            parts = parts_of(map(old.info, content_keys(old)))
+            text, asked = len(encode(old.manifest)), max_shard_size or 0
+            size = bank_bytes(parts, single_room(old), text, asked=asked)
+            return ConvertReport(str(path), True, old.size, *size)
+        with (
+            bank_lock(path, wait=0.0, edits=False),
+            _copied(old, path, max_shard_size or None, force, progress) as writer,
+        ):
+            size = Size(writer.finish(old.manifest), writer.files)
+        return ConvertReport(str(path), False, old.size, *size)
 
 
 def joined(

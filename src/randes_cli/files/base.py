@@ -43,7 +43,6 @@ class BankTensors:
         self.read = bank.read_into
 
     def places(self, keys: Sequence[str]) -> I64:
-        """See `places_of`."""
         return bank_places(self.bank, keys)
 
 
@@ -65,7 +64,6 @@ class BankBase:
         return retied(self, self.ties)
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
         if self.outside is None:
             self.bank.read_into(base_key(name), start, out)
         else:
@@ -77,7 +75,6 @@ class BankBase:
         return place_of(self.outside, name)
 
     def places(self, names: Sequence[str]) -> I64:
-        """See `places_of`."""
         if self.outside is None:
             return bank_places(self.bank, [base_key(name) for name in names])
         return places_of(self.outside, names)

@@ -93,7 +93,6 @@ class RemoteFile(RangedBytes):
             raise CheckpointError(f"{self.path}: {error}") from None
 
     def read_at(self, offset: int, out: Raw) -> None:
-        """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
         stop = offset + len(out)
         if stop <= len(self._head) and not self._closed:
             out[:] = self._head[offset:stop]
@@ -111,7 +110,6 @@ class StoredFile(RemoteFile):
         super().__init__(path, self.version[0], _patient(path, fetch))
 
     def __reduce__(self) -> tuple[type[StoredFile], tuple[RemotePath]]:
-        """Another process opens it again."""
         return type(self), (self.place,)
 
     def changed(self) -> bool:
@@ -129,7 +127,6 @@ class StoredShard(RangedBytes):
         super().__init__(path, self._fetch_first)
 
     def __reduce__(self) -> tuple[type[StoredShard], tuple[RemotePath]]:
-        """Another process opens it again."""
         return type(self), (self._place,)
 
     def _fetch_first(self, start: int, end: int) -> bytes:

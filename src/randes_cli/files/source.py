@@ -86,14 +86,12 @@ class Renamed:
         self.source, self.metadata = inner.source, inner.metadata
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
         self.inner.read(self._theirs.get(name, name), start, out)
 
     def place(self, name: str) -> tuple[int, int] | None:
         return place_of(self.inner, self._theirs.get(name, name))
 
     def places(self, names: Sequence[str]) -> I64:
-        """See `places_of`."""
         return places_of(self.inner, [self._theirs.get(name, name) for name in names])
 
 

@@ -86,7 +86,6 @@ class Cutter(TensorSink):
 
     @contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
-        """The file that a tensor is written to, and the offset of its first byte there."""
         if key in self._cut:
             yield self._place(key)
             return
@@ -95,7 +94,6 @@ class Cutter(TensorSink):
 
     @contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
-        """`file_of` of several tensors, whose files stay open together."""
         with self.writer.files_of([key for key in keys if key not in self._cut]) as found:
             left = iter(found)
             yield [self._place(key) if key in self._cut else next(left) for key in keys]
@@ -111,7 +109,6 @@ class Cutter(TensorSink):
         return self._waiting(key) if key in self._cut else None
 
     def write(self, key: str, start: int, data: object) -> None:
-        """Write bytes of a placed tensor from byte `start` of its data."""
         waiting = self.waiting(key)
         memory = None if waiting is None else waiting.memory
         if memory is None:
@@ -124,7 +121,6 @@ class Cutter(TensorSink):
         return self.writer.container_of(key)
 
     def arrived(self, key: str, chunks: Iterable[int]) -> None:
-        """Chunks are written, and their digests are known."""
         self.writer.arrived(key, chunks)
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
-from randes_cli.build.convert import joined
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
@@ -27,11 +27,10 @@ from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.core.agreement import Agreement
-from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.atomic import check_space
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.header_room import header_room
-from randes_cli.files.bank.output import bank_output, passing_bank
-from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.bank.output import bank_output
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.disk import OutputFile
@@ -57,18 +56,7 @@ def write_sealed(build: Build, bits: int, report: Callable[[Built, Built], R]) -
     It is called before the commit, with the bank as it would be live, and as it is. Raises what
     `Build.write` raises.
     """
-    most = most_bytes(build.most, build.estimate(bits))
-    if build.crew is None or most is not None:
-        return build.retried(lambda: _attempt(build, bits, build.path, most, report))
-    check_target(build.path, force=build.force)
-    share = build.crew.cluster.share(build.estimate(bits))
-    with passing_bank(build.path) as there:
-        made = build.retried(lambda: _attempt(build, bits, there, share, lambda *both: both))
-
-        def told(size: int) -> R:
-            return report(*(replace(one, bytes=size) for one in made))
-
-        return joined(there, build.path, build.force, build.progress, told)
+    return build.committed(build.estimate(bits), partial(_attempt, build, bits), report)
 
 
 def _attempt(

@@ -9,6 +9,7 @@ time: a bank that changes meanwhile is damaged, not sealed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -60,18 +61,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def check_seal_bits(bits: int) -> int:
-    """Return `bits` when a superposition can be sealed to them; raise UsageError else."""
-    if bits not in SEAL_BITS:
-        raise UsageError(f"--bits must be one of {', '.join(map(str, SEAL_BITS))}, not {bits}")
-    return bits
-
-
-def live_groups(manifest: Manifest) -> list[int]:
-    """The groups that can still change."""
-    return [group for group in range(manifest.groups) if group not in manifest.sealed]
-
-
 @one_command()
 def seal(
     bank: StrPath,
@@ -95,39 +84,18 @@ def seal(
     run, target = run or RunOptions(), new_file(bank if out is None else out)
     itself = out is None or same_place(target, as_place(as_source(bank)))
     target = edited_bank(target) if itself else target
-    check_seal_bits(bits)
+    if bits not in SEAL_BITS:
+        raise UsageError(f"--bits must be one of {', '.join(map(str, SEAL_BITS))}, not {bits}")
     check_shard_size(max_shard_size)
     source = as_source(target if itself else bank)
-    if dry_run:
-        return _seal(source, target, bits, run, dry_run=True, progress=progress)
-    if out is not None:
-        check_target(target, force=force)
-    with bank_lock(target, wait=wait, edits=itself):
-        return _seal(
-            source,
-            target,
-            bits,
-            run,
-            force=force or out is None,
-            most=max_shard_size,
-            progress=progress,
-        )
-
-
-def _seal(
-    bank: str,
-    target: Place,
-    bits: int,
-    run: RunOptions,
-    *,
-    force: bool = False,
-    dry_run: bool = False,
-    most: int | None = None,
-    progress: Progress,
-) -> SealReport:
-    with open_bank(bank) as old:
-        sealing = _Sealing(bank, old, bits, run, progress, most)
-        return sealing.run(target, force=force, dry_run=dry_run)
+    with ExitStack() as stack:
+        if not dry_run:
+            if out is not None:
+                check_target(target, force=force)
+            stack.enter_context(bank_lock(target, wait=wait, edits=itself))
+        old = stack.enter_context(open_bank(source))
+        sealing = _Sealing(source, old, bits, run, progress, max_shard_size)
+        return sealing.run(target, force=force or out is None, dry_run=dry_run)
 
 
 def fit_bits(bank: StrPath, limit: str | None) -> int:
@@ -160,9 +128,8 @@ class _Sealing:
         self.bank, self.old, self.bits, self.most = bank, old, bits, most
         manifest = old.manifest
         named = manifest.base.tensors
-        self.groups = live_groups(manifest)
         held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
-        self.groups = [group for group in self.groups if group in held]
+        self.groups = sorted(held - manifest.sealed.keys())
         if not held:
             old.require_tasks()
         if not self.groups:

@@ -96,7 +96,6 @@ class StoredShards(ShardFolder):
         self._sent.append(self._there / shard_file(name))
 
     def discard(self, kept: Collection[str] | None) -> None:
-        """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""
         super().discard(kept)
         if kept is not None:
             stay = set(map(shard_file, kept))

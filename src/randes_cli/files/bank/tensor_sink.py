@@ -147,7 +147,6 @@ class ShardSink(TensorSink):
 
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
-        """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
             yield out, self.lead + self.container.start(key)
 

@@ -189,7 +189,6 @@ class BankWriter(TensorSink):
 
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
-        """The file that a tensor is written to, and the offset of its first byte there."""
         file = self._files[self.number_of(key)]
         if self.out.most is None:
             yield self.out.index, file.head + file.container.start(key)
@@ -199,7 +198,6 @@ class BankWriter(TensorSink):
 
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
-        """`file_of` of several tensors, whose files stay open together."""
         if self.out.most is None:
             starts = self.room + self._files[0].container.starts(keys)
             yield list(zip(repeat(self.out.index), starts.tolist()))

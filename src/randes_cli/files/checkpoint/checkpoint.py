@@ -123,7 +123,6 @@ class Checkpoint:
         return any(written() for written in known if written is not None)
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
         file, offset = self._place(name)
         file.read_at(offset + start, out)
 

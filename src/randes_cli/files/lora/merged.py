@@ -222,7 +222,6 @@ class MergedAdapter:
         return as_float64(raw, tensor.dtype)
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the merged tensor's bytes from byte `start` of its data."""
         self._read_plain(name, start, out)
         if name in self._updates and len(out):
             dtype = self.tensors[name].dtype
