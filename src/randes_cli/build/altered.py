@@ -44,7 +44,7 @@ def check_bytes(passes: Passes) -> None:
 
 
 def _altered(passes: Passes, one: Participant) -> list[str]:
-    base, tally = passes.base, passes.tally
+    base, tally = passes.draft.deltas_from, passes.tally
     changed = tally.changed.get(one.index, set())
     left = one.fit.superposed.keys() - changed
     same = {name: t for name, t in one.fit.superposed.items() if name in left} if left else {}

@@ -89,7 +89,6 @@ class Build:
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
-        self.base = draft.deltas_from
         count = len(draft.start.tasks) + len(draft.coming)
         self.cells = choose_cells(draft.units, tensors, count)
         self.supposed = False
@@ -118,8 +117,8 @@ class Build:
         if self.crew is not None:
             found = self.crew.looks(draft).spreads(looked, self.progress)
         else:
-            there, threads = (self.base, draft.coming, looked, self.progress), self.workers.threads
-            found = gather_spreads(*there, ahead=self.run.networked, threads=threads)
+            there, threads = (draft.deltas_from, draft.coming, looked), self.workers.threads
+            found = gather_spreads(*there, self.progress, ahead=self.run.networked, threads=threads)
         if supposed:
             found = Sampled.supposed(len(new))
         elif stands:
@@ -189,15 +188,15 @@ class Build:
             return report(Built(passes.writer.finish(manifest), manifest, statistics))
 
     def passes(self, writer: BankWriter, relation: Relation | None) -> Passes:
-        there = self.path, self.draft, self.steps, self.base
-        return Passes(*there, writer, self.workers, self.progress, relation)
+        there = self.path, self.draft, self.steps, writer, self.workers
+        return Passes(*there, self.progress, relation)
 
     def relation(self) -> AbstractContextManager[Relation | None]:
         """How the tasks that come relate; None where none does."""
         if not self.draft.coming:
             return nullcontext()
         units = () if self.supposed else self.steps.known
-        there = self._kept(), self.draft, self.base, self.cells, units
+        there = self._kept(), self.draft, self.cells, units
         ahead = self.run.networked
         away = None if self.crew is None else self.crew.looks(self.draft).beside
         return related(*there, ahead=ahead, stands=self.stands, away=away)
@@ -264,7 +263,8 @@ class Build:
     def _finish_new(self, passes: Passes) -> BaseRecord:
         """Add what a new bank has of its base, and its files; returns the base's record."""
         base, record = self.draft.base.tensors, self.draft.start.base
-        digests = passes.tally.joined("base", base) if self.base else zero_digests(base)
+        zero = self.draft.deltas_from is None
+        digests = zero_digests(base) if zero else passes.tally.joined("base", base)
         if record.storage is BaseStorage.reference:
             passes.writer.add_whole(self.draft.base_digests(), b"".join(digests.values()))
         add_files(passes)

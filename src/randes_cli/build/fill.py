@@ -110,7 +110,7 @@ def _changing(passes: Passes) -> list[Unit]:
 
 def base_outside(passes: Passes, units: Iterable[Unit]) -> list[Exact]:
     """Reads (and writes) of a new bank's base tensors that no job of these units reads."""
-    base, draft = passes.base, passes.draft
+    base, draft = passes.draft.deltas_from, passes.draft
     if draft.old is not None or base is None:
         return []
     written, read = embeds(passes), {name for unit in units for name in unit.names}

@@ -10,18 +10,17 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.grams import signs_on
 from randes_cli.build.steps import Overflowing, Steps
+from randes_cli.build.strips import held_codes
 from randes_cli.core.arrays import F64
 from randes_cli.core.grid import LIMIT
-from randes_cli.core.kernel import code_dtype
 from randes_cli.core.share import Share
-from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
-from randes_cli.files.source import Sample, Source
+from randes_cli.files.source import Sample
 from randes_cli.plan import STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import ITEM_SIZE
 
 
-def check_sums(draft: Draft, base: Source | None, steps: Steps) -> None:
+def check_sums(draft: Draft, steps: Steps) -> None:
     """Add to the stored sums what comes, take out what goes, on the sample of every unit.
 
     Raises Overflowing where a sum passes the range of its integers and its step cannot change.
@@ -32,7 +31,7 @@ def check_sums(draft: Draft, base: Source | None, steps: Steps) -> None:
     for unit, groups in draft.entered.items():
         if not steps.overflowing([unit]):
             continue
-        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+        sample = Sample(draft.deltas_from, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
         bits = steps.width(unit)
         for group in groups:
             some = [one for one in members[group] if one.meets(unit)]
@@ -58,7 +57,9 @@ def _peak(
     name, total = unit.names[position], np.zeros(sample.elements)
     share, key = draft.share(group, name), sum_key(group, name)
     if draft.old is not None and (group, unit) in draft.kept:
-        total += np.concatenate([_stored(draft.old, key, share, run) for run in sample.runs])
+        bits = 8 * ITEM_SIZE[draft.old.info(key).dtype]
+        held = [held_codes(draft.old, key, share, run, bits) for run in sample.runs]
+        total += np.concatenate(held)
     for one in members:
         delta = one.delta(sample, unit.names[unit.order(one.seed, one.index)[position]])
         if delta is not None:
@@ -69,20 +70,7 @@ def _peak(
     return int(np.abs(total).max(initial=0.0))
 
 
-def _stored(bank: BankFile, key: str, share: Share, run: Rect) -> F64:
-    """A run of a live superposition as it is, in steps."""
-    size, (first, last) = ITEM_SIZE[bank.info(key).dtype], _places(share, run)
-    raw = np.empty((last - first) * size, np.uint8)
-    bank.read_into(key, first * size, raw)
-    values = raw.view(code_dtype(8 * size)).astype(np.float64)
-    return values if share.every == 1 else share.spread(values, run.start, run.elements)
-
-
 def _held(share: Share, run: Rect) -> F64:
     """1 for the elements of a run that a share stores, 0 for others."""
-    first, last = _places(share, run)
+    first, last = map(share.place, (run.start, run.start + run.elements))
     return share.spread(np.ones(last - first), run.start, run.elements)
-
-
-def _places(share: Share, run: Rect) -> tuple[int, int]:
-    return share.place(run.start), share.place(run.start + run.elements)

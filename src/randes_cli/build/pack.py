@@ -175,38 +175,28 @@ def _packed(order: _Order) -> PackReport:
             check_sealable(inputs.base.source.tensors.values(), cut)
         stack.enter_context(_finite(inputs))
         if order.dry_run:
-            build = _build(order, inputs, out, ahead=True)
+            build = _build(order, inputs, ahead=True)
             built = preview(build, cut)
             return pack_report(inputs, build, built, cut, dry_run=True, weigh=order.weigh)
         check_target(out, force=order.force)  # now that its inputs are known
         stack.enter_context(machines(run))
-        if cut is None:
-            return _written(order, inputs, _build(order, inputs, out, ahead=False))
-        return _cut(order, inputs, cut)
-
-
-def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
-    """Write a bank whose sums are cut as soon as each is complete."""
-    build = _build(order, inputs, order.out, ahead=False)
-
-    def report(live: Built, sealed: Built) -> PackReport:
-        check_limit(sealed.bytes, order.limit)
-        return sealed_report(inputs, build, live, sealed, bits, weigh=order.weigh)
-
-    return write_sealed(build, bits, report)
+        return _written(order, inputs, _build(order, inputs, ahead=False))
 
 
 def _written(order: _Order, inputs: Inputs, build: Build) -> PackReport:
-    """Write a live bank."""
+    """Write a bank; its sums are cut, if at all, as soon as each is complete."""
+    bits, weigh = order.cut, order.weigh
 
-    def report(built: Built) -> PackReport:
-        check_limit(built.bytes, order.limit)
-        return pack_report(inputs, build, built, None, dry_run=False, weigh=order.weigh)
+    def report(live: Built, sealed: Built | None = None) -> PackReport:
+        check_limit((sealed or live).bytes, order.limit)
+        if bits is None or sealed is None:
+            return pack_report(inputs, build, live, None, dry_run=False, weigh=weigh)
+        return sealed_report(inputs, build, live, sealed, bits, weigh=weigh)
 
-    return build.write(report)
+    return build.write(report) if bits is None else write_sealed(build, bits, report)
 
 
-def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
+def _build(order: _Order, inputs: Inputs, *, ahead: bool) -> Build:
     """The build of a new bank, its steps chosen: it adds every task to an empty one.
 
     `ahead`: it is only looked at, and not written.
@@ -220,7 +210,7 @@ def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
         fixed=False,
     )
     build = Build(
-        path,
+        order.out,
         draft,
         steps,
         order.run,
@@ -248,7 +238,7 @@ def _tried(order: _Order, one: Alternative) -> Alternative:
             unfit=order.unfit,
         )
         stack.enter_context(_finite(inputs))
-        build = _build(order, inputs, order.out, ahead=True)
+        build = _build(order, inputs, ahead=True)
         return tried_choice(one, preview(build, order.cut), order.cut)
 
 

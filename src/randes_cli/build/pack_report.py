@@ -71,7 +71,7 @@ def pack_report(
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     few = stand_in_note(build.stands, build.draft.units)
-    read = build.read_bytes + (table_bytes(inputs.base.source.tensors) if build.base else 0)
+    ours = 0 if kept_adapters else table_bytes(inputs.base.source.tensors)
     return PackReport(
         bank=str(build.path),
         dry_run=dry_run,
@@ -80,7 +80,7 @@ def pack_report(
         separate_bytes=sum(
             table_bytes(whole_of(one.source).tensors) for one in inputs.participants
         ),
-        read_bytes=read,
+        read_bytes=build.read_bytes + ours,
         buffer_bytes=build.workers.buffer_bytes + (build.waiting_bytes if sealing else 0),
         tasks=_summaries(build, predicted),
         kept_exactly={one.name: one.kept_exactly() for one in build.draft.coming},

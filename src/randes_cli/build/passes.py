@@ -10,15 +10,13 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.relate import Relation
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
-from randes_cli.build.tally import Tally
-from randes_cli.build.work import Bench, UnitWork, Work
+from randes_cli.build.work import Attempt, Bench, UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.base import BankBase
 from randes_cli.files.location import Place
-from randes_cli.files.source import Source
 from randes_cli.plan import Unit
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, Workers
@@ -45,12 +43,10 @@ def crew_of(run: RunOptions, recipe: Recipe | None) -> Crew | None:
     return Crew(Cluster(run), recipe, run)
 
 
-class Passes:
+class Passes(Attempt):
     """The passes of one attempt to write a bank, and what they found.
 
     Attributes:
-        base: the base that deltas are taken from; None where it is all zeros.
-        tally: what was found so far.
         crew: gives work to other machines; None: all is done here.
         relation: what samples tell of the tasks, looked at beside a pass.
     """
@@ -60,16 +56,13 @@ class Passes:
         path: Place,
         draft: Draft,
         steps: Steps,
-        base: Source | None,
         writer: BankWriter,
         workers: Workers,
         progress: Progress,
-        relation: Relation | None = None,
+        relation: Relation | None,
     ) -> None:
-        self.path, self.draft, self.steps, self.base = path, draft, steps, base
-        self.writer, self.workers, self.progress = writer, workers, progress
-        self.tally = Tally()
-        self.bench = Bench(base, draft.old, writer, self.tally, workers, progress)
+        super().__init__(path, draft, steps, progress, writer)
+        self.bench = Bench(draft, writer, self.tally, workers, progress)
         self.crew: Crew | None = None
         self.relation = relation
         self._waiting: list[Copy] = []
@@ -107,7 +100,7 @@ class Passes:
 
     def _check_base(self) -> None:
         """Whether the base that deltas were taken from is the one that the old bank records."""
-        base, old = self.base, self.draft.old
+        base, old = self.draft.base, self.draft.old
         if old is None or not isinstance(base, BankBase):
             return
         chunks = {n: f for (owner, n), f in self.tally.digests.items() if owner == "base"}

@@ -30,7 +30,8 @@ from randes_cli.stats.stored import Statistics
 def preview(build: Build, seal_bits: int | None = None) -> Built:
     """What `build.write` would make, and where `seal_bits` is given what sealing would measure."""
     if not build.supposed:
-        build.draft = replace(build.draft, coming=foreseen(build.draft.coming, build.base))
+        found = foreseen(build.draft.coming, build.draft.deltas_from)
+        build.draft = replace(build.draft, coming=found)
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
     rows = norm_rows(base)
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
@@ -74,11 +75,10 @@ def _sampled(build: Build, rows: Sequence[str]) -> Measured:
         look_at(exact)
     added = not draft.leaving and set(draft.start.shares.values()) <= {1}
     try:
-        found = sampled_lengths(
-            build.base, draft.coming, build.steps, rows, only_added=added, stands=build.stands
-        )
+        there = draft.deltas_from, draft.coming, build.steps, rows
+        found = sampled_lengths(*there, only_added=added, stands=build.stands)
         if draft.old is not None and not draft.old.far:
-            check_sums(draft, build.base, build.steps)
+            check_sums(draft, build.steps)
         return found
     except (BeyondGrid, Overflowing) as error:
         base = draft.base.source if draft.old is None else None
@@ -92,7 +92,7 @@ def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Stati
         return made
     base = build.draft.base.tensors
     cuts = sampled_cuts(
-        build.base,
+        build.draft.deltas_from,
         base,
         build.draft.coming,
         {u: e for u, e in build.steps.exponents().items() if u not in build.stands},

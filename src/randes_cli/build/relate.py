@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankTensors, found_recorded
 from randes_cli.files.hub.ref import HubRef, recorded_ref
 from randes_cli.files.reading import read_values_of
-from randes_cli.files.source import Sample, Source
+from randes_cli.files.source import Sample
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
 from randes_cli.read.sealed import StepsReader
@@ -151,23 +150,22 @@ class Relation:
         self,
         stored: Statistics,
         draft: Draft,
-        base: Source | None,
         cells: Cells,
         tasks: Sequence[Deltas],
         units: Iterable[Unit],
         *,
         ahead: bool,
         stands: Mapping[Unit, Unit],
-        away: Away | None = None,
+        away: Away | None,
     ) -> None:
         self._stored = merge_cells(stored, cells) if len(cells) < len(stored.cells) else stored
-        self._draft, self._base, self._tasks = draft, base, tasks
+        self._draft, self._tasks = draft, tasks
         self._ahead, self._stands, self._away = ahead, stands, away
         self._grams = self._of(units)
 
     def _of(self, units: Iterable[Unit]) -> Grams:
         return Grams(
-            self._base,
+            self._draft.deltas_from,
             [*self._tasks, *self._draft.coming],
             units,
             self._stored.cells,
@@ -211,13 +209,12 @@ class Relation:
 def related(
     stored: Statistics,
     draft: Draft,
-    base: Source | None,
     cells: Cells,
     units: Iterable[Unit],
     *,
-    ahead: bool = False,
-    stands: Mapping[Unit, Unit] = MappingProxyType({}),
-    away: Callable[[Sequence[Older]], Away] | None = None,
+    ahead: bool,
+    stands: Mapping[Unit, Unit],
+    away: Callable[[Sequence[Older]], Away] | None,
 ) -> Iterator[Relation]:
     """The relation of a draft's tasks, the older ones' checkpoints open where they are found.
 
@@ -233,7 +230,7 @@ def related(
             elif draft.old is not None:
                 found.append(_found_again(draft, draft.old, task, stack))
         tasks = [one for one, _ in found]
-        there = stored, draft, base, cells, tasks, units
+        there = stored, draft, cells, tasks, units
         looks = None if away is None else away([one for _, one in found])
         yield Relation(*there, ahead=ahead, stands=stands, away=looks)
 

@@ -11,10 +11,12 @@ import numpy as np
 from randes_cli.build.compiled import run_compiled
 from randes_cli.build.jobs import Files, Job, JobRun, Part, running
 from randes_cli.build.participants import Participant
-from randes_cli.core.arrays import Raw
+from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow, code_dtype
+from randes_cli.core.share import Share
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.source import not_finite
 from randes_cli.plan import Rect
@@ -72,11 +74,7 @@ class _Sum:
         if old is None or not self.part.kept:
             return None
         if share.every > 1:  # its digests are not those of a job: `Passes` compares them
-            first, last = share.place(rect.start), share.place(rect.start + rect.elements)
-            held = np.empty((last - first) * bits // 8, np.uint8)
-            old.read_into(self.key, first * bits // 8, held)
-            units = share.spread(held.view(code_dtype(bits)), rect.start, rect.elements)
-            return units.view(np.uint8)
+            return held_codes(old, self.key, share, rect, bits).view(np.uint8)
         codes = np.empty(rect.elements * bits // 8, np.uint8)
         old.read_into(self.key, rect.start * bits // 8, codes)
         running(self.run.old_sums, self.key).update(codes)
@@ -126,3 +124,12 @@ class _Sum:
             return
         start = share.place(rect.start) * bits // 8
         self.run.files.writer.write(self.key, start, units.astype(code_dtype(bits)))
+
+
+def held_codes(old: BankFile, key: str, share: Share, rect: Rect, bits: int) -> Array:
+    """A part of a live superposition, zeros for what its share does not store."""
+    first, last = share.place(rect.start), share.place(rect.start + rect.elements)
+    held = np.empty((last - first) * bits // 8, np.uint8)
+    old.read_into(key, first * bits // 8, held)
+    codes = held.view(code_dtype(bits))
+    return codes if share.every == 1 else share.spread(codes, rect.start, rect.elements)

@@ -9,19 +9,22 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from randes_cli.build.copies import Copy
+from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, input_bytes, nothing_waits, unit_jobs
 from randes_cli.build.many import run_many
 from randes_cli.build.seal.cutter import Cutter
 from randes_cli.build.span import WHOLE, Span
+from randes_cli.build.steps import Steps
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.build.together import Many, is_small, many_jobs
 from randes_cli.core.kernel import Kernel
-from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.tensor_sink import TensorSink
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import digest
+from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.specs import TensorInfo
@@ -60,19 +63,38 @@ class Work:
         return sums + sum(one.nbytes for one in both)
 
 
-class Bench:
-    """Does work: from a base and an old bank, into a sink, for a tally."""
+class Attempt:
+    """An attempt to write a bank, or without a `writer` to look at what it is made of.
+
+    Attributes:
+        tally: what was found so far.
+    """
 
     def __init__(
         self,
-        base: Source | None,
-        old: BankFile | None,
-        sink: TensorSink,
-        tally: Tally,
-        workers: Workers,
+        path: Place,
+        draft: Draft,
+        steps: Steps,
         progress: Progress,
+        writer: BankWriter | None = None,
     ) -> None:
-        self.base, self.old, self.sink, self.tally = base, old, sink, tally
+        self.path, self.draft, self.steps, self.progress = path, draft, steps, progress
+        self.tally, self._writer = Tally(), writer
+
+    @property
+    def writer(self) -> BankWriter:
+        if self._writer is None:
+            raise AssertionError(self.path)
+        return self._writer
+
+
+class Bench:
+    """Does work: from a draft's base and old bank, into a sink, for a tally."""
+
+    def __init__(
+        self, draft: Draft, sink: TensorSink, tally: Tally, workers: Workers, progress: Progress
+    ) -> None:
+        self.base, self.old, self.sink, self.tally = draft.deltas_from, draft.old, sink, tally
         self.workers, self.progress = workers, progress
 
     def do(

@@ -7,9 +7,9 @@ bytes, and a shard lies under the name of its content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.crew.joining import Pieces, join_all, take_in
@@ -26,40 +26,28 @@ from randes_cli.build.crew.shard_tasks import (
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Part
-from randes_cli.build.steps import Steps
-from randes_cli.build.tally import Owner, Tally
-from randes_cli.build.work import UnitWork, Work
+from randes_cli.build.tally import Owner
+from randes_cli.build.work import Attempt, UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.files.bank.keys import base_key, parse_key, sum_key
-from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.guard import reads_far
-from randes_cli.files.location import Place, RemotePath, absolute
-from randes_cli.files.source import Source
-from randes_cli.plan import chunks
+from randes_cli.files.location import RemotePath, absolute
+from randes_cli.plan import Unit, chunks
 from randes_cli.specs import RunOptions, TensorInfo
-from randes_cli.workers import Progress
-
-if TYPE_CHECKING:
-    from randes_cli.build.seal.spread import CutCrew
 
 #: Bytes of input, about, that one task reads which writes nothing.
 _READ = 2**30
 
 
-class Attempt(Protocol):
-    """An attempt to write a bank: see `Passes`."""
+class Apart(Protocol):
+    """Who has workers make the superpositions of some units in another way."""
 
-    path: Place
-    draft: Draft
-    steps: Steps
-    base: Source | None
-    tally: Tally
-    progress: Progress
+    def takes(self, unit: Unit, /) -> bool:
+        """Whether it does, of a unit."""
 
-    @property
-    def writer(self) -> BankWriter:
-        """What is written; nothing asks for it where work only looks."""
+    def make(self, passes: Attempt, units: Sequence[UnitWork], phase: str, /) -> None:
+        """Have them made."""
 
 
 @dataclass(slots=True)
@@ -81,8 +69,7 @@ class Crew:
         self.cluster, self.recipe, self.run = cluster, recipe, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
-        #: Has the superpositions of some units made in another way.
-        self.apart: CutCrew | None = None
+        self.apart: Apart | None = None
 
     def looks(self, draft: Draft) -> Looks:
         """What has workers look at samples of a draft's inputs."""
@@ -115,19 +102,17 @@ class Crew:
         return found.here
 
     def _sort(self, passes: Attempt, work: Work, *, write_base: bool) -> _Sorted:
-        draft, made = passes.draft, _Sorted()
+        draft, made, base = passes.draft, _Sorted(), passes.draft.deltas_from
         exact = list(work.exact)
-        if write_base and passes.base is not None:
+        if write_base and base is not None:
             there = {one.name for one in exact if one.owner == "base"}
             names = [tensor.name for tensor in draft.base.tensors.values()]
             exact += [
-                Exact(passes.base, name, base_key(name), "base")
-                for name in names
-                if name not in there
+                Exact(base, name, base_key(name), "base") for name in names if name not in there
             ]
-        elif draft.old is None and passes.base is not None:  # no task has these: they are only read
+        elif draft.old is None and base is not None:  # no task has these: they are only read
             alone = (name for one in work.units if not one.parts for name in one.unit.names)
-            exact += [Exact(passes.base, name, None, "base") for name in alone]
+            exact += [Exact(base, name, None, "base") for name in alone]
         for one in exact:
             if one.key is None:
                 _add_exact(made.loose, passes, one)
@@ -248,7 +233,8 @@ def set_steps(passes: Attempt, selection: Selection) -> None:
 
 def bytes_for(passes: Attempt, part: Part, name: str) -> int:
     """Bytes that are read, about, for a superposition of a tensor."""
-    ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
+    base = passes.draft.deltas_from
+    ours = 0 if base is None else base.tensors[name].nbytes
     theirs = (member.fit.superposed.get(name) for member in part.members)
     return ours + sum(tensor.nbytes for tensor in theirs if tensor is not None)
 

@@ -164,7 +164,7 @@ def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
             sink.begin()
         if draft.old is not None:
             work.copies = copies_into(sink, draft.old, task.selection.copies, span)
-        Bench(draft.deltas_from, draft.old, sink, tally, workers, progress).do(work, "")
+        Bench(draft, sink, tally, workers, progress).do(work, "")
         if task.tensors is not None and not tally.peaks:
             made = sink.finish()
         return Done(sink.found(), made, tally.parts())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
-from randes_cli.build.draft import Draft
 from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
@@ -23,9 +22,8 @@ from randes_cli.build.seal.cutter import Cutter
 from randes_cli.build.seal.layout import SealedLayout
 from randes_cli.build.seal.sums import moments_of
 from randes_cli.build.seal.waiting import Arena
-from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.build.work import Bench, UnitWork, Work
+from randes_cli.build.work import Attempt, Bench, UnitWork, Work
 from randes_cli.core.agreement import Agreement
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank.container import Container
@@ -35,11 +33,9 @@ from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.location import Place
-from randes_cli.files.source import Source
 from randes_cli.files.spool import spool_for
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.threads import meanwhile
-from randes_cli.workers import Progress
 
 if TYPE_CHECKING:
     from randes_cli.build.crew.crew import Crew
@@ -104,25 +100,11 @@ def _run_elsewhere(
     return cuts.found
 
 
-@dataclass
-class _Looking:
-    """An attempt that writes nothing: see `Attempt`."""
-
-    path: Place
-    draft: Draft
-    steps: Steps
-    base: Source | None
-    tally: Tally
-    progress: Progress
-
-    @property
-    def writer(self) -> BankWriter:
-        raise AssertionError(self.path)
-
-
 def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
     """Where all goes, and what was found on the way to know that."""
-    draft, steps, tally = build.draft, build.steps, Tally()
+    draft, steps = build.draft, build.steps
+    attempt = Attempt(build.path, draft, steps, build.progress)
+    tally = attempt.tally
     waiting = [unit for unit in draft.entered if unit not in steps.ready]
     twins = [one for one in draft.exact if one.twin]
     if waiting or twins:
@@ -130,11 +112,10 @@ def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
         looks = [UnitWork(unit, some) for unit, some in zip(waiting, parts, strict=True)]
         work, phase = Work(looks, [replace(one, key=None) for one in twins]), "looking through"
         if build.crew is not None:
-            attempt = _Looking(build.path, draft, steps, build.base, tally, build.progress)
             build.crew.afresh().send(attempt, work, phase, write_base=False)
         else:
-            there = build.base, None, _Nowhere(), tally, build.workers, build.progress
-            Bench(*there).do(work, phase)
+            bench = Bench(draft, _Nowhere(), tally, build.workers, build.progress)
+            bench.do(work, phase)
     late = [unit for unit in draft.units if unit in tally.largest]
     for unit in late:
         steps.late(unit, tally.largest[unit])

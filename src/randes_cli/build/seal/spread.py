@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from randes_cli.build.crew.crew import Attempt, Crew, bytes_for, set_steps
+from randes_cli.build.crew.crew import Crew, bytes_for, set_steps
 from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, Piece, PieceSink, cut, least, new_pieces
 from randes_cli.build.crew.shard_tasks import (
@@ -28,7 +28,7 @@ from randes_cli.build.seal.sums import Sum
 from randes_cli.build.seal.waiting import ALIGNED, WAITING, Arena
 from randes_cli.build.span import WHOLE
 from randes_cli.build.tally import Tally
-from randes_cli.build.work import Bench, UnitWork
+from randes_cli.build.work import Attempt, Bench, UnitWork
 from randes_cli.core.agreement import Agreement
 from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.bank.output import shard_maker
@@ -87,7 +87,7 @@ def make_codes(draft: Draft, task: CutTask, progress: Progress) -> CutDone:
         cutter = Cutter(sink, cuts, arena, spool, tally, width.__getitem__)
         try:
             sink.begin()
-            bench = Bench(draft.deltas_from, None, cutter, tally, workers, progress)
+            bench = Bench(draft, cutter, tally, workers, progress)
             bench.do(work_of(draft, selection, WHOLE), "")
             made = None if tally.peaks else sink.finish()
             return CutDone(Done(sink.found(), made, tally.parts()), sink.scales, cutter.found)
@@ -96,7 +96,7 @@ def make_codes(draft: Draft, task: CutTask, progress: Progress) -> CutDone:
 
 
 class CutCrew:
-    """The driver's side.
+    """The driver's side: see `Apart`.
 
     Attributes:
         found: of each sum that is cut, by key, how its codes agree with it, and the part that
