@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from randes_cli.errors import CheckpointError, MissingError
+from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from tests.checkpoints import State, random_state, same_bits, save, save_sharded
 
@@ -39,32 +39,12 @@ def test_a_single_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert_holds(save(state(), tmp_path / name), state())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "model.safetensors",
-        "diffusion_pytorch_model.safetensors",
-        "adapter_model.safetensors",
-        "something.st",
-    ],
-)
-def test_a_folder_stands_for_the_one_file_in_it(tmp_path: Path, name: str) -> None:
-    save(state(), tmp_path / "folder" / name)
-    assert_holds(tmp_path / "folder", state())
-
-
 @pytest.mark.parametrize("stem", ["model", "diffusion_pytorch_model", "other"])
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_shards_are_read_through_their_index(tmp_path: Path, stem: str, shards: int) -> None:
     folder = save_sharded(state(), tmp_path / "folder", shards=shards, stem=stem)
     assert_holds(folder, state())
     assert_holds(folder / f"{stem}.safetensors.index.json", state())
-
-
-def test_a_whole_model_wins_over_shards_beside_it(tmp_path: Path) -> None:
-    folder = save_sharded(random_state({"old": [2]}), tmp_path / "folder", shards=1)
-    save(state(), folder / "model.safetensors")
-    assert_holds(folder, state())
 
 
 def test_reads_may_begin_anywhere(tmp_path: Path) -> None:
@@ -75,38 +55,11 @@ def test_reads_may_begin_anywhere(tmp_path: Path) -> None:
     assert torch.equal(torch.from_numpy(raw).view(torch.float32), state()["a"].reshape(-1)[3:5])
 
 
-def edit_index(folder: Path, **changes: object) -> None:
+def edit_index(folder: Path, **changes: str) -> None:
     path = folder / "model.safetensors.index.json"
     index = json.loads(path.read_text())
-    for name, file in changes.items():
-        if file is None:
-            del index["weight_map"][name]
-        else:
-            index["weight_map"][name] = file
+    index["weight_map"].update(changes)
     path.write_text(json.dumps(index))
-
-
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    folder = save_sharded(state(), tmp_path / "f")
-    (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"shard model-00002-of-00002\.safetensors is missing"
-    ):
-        open_checkpoint(str(folder))
-
-
-def test_a_tensor_that_the_index_does_not_name_is_refused(tmp_path: Path) -> None:
-    folder = save_sharded(state(), tmp_path / "f")
-    edit_index(folder, a=None)
-    with pytest.raises(CheckpointError, match=r"does not name tensor 'a' that model-00001"):
-        open_checkpoint(str(folder))
-
-
-def test_a_tensor_that_its_shard_lacks_is_refused(tmp_path: Path) -> None:
-    folder = save_sharded(state(), tmp_path / "f")
-    edit_index(folder, zzz="model-00001-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match=r"model-00001-of-00002.* lacks tensor 'zzz'"):
-        open_checkpoint(str(folder))
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
@@ -121,21 +74,9 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["../model.safetensors", "/etc/passwd", "a/../../b.safetensors", "..", "", "a\\b", 7]
-)
-def test_an_index_never_leads_out_of_its_folder(tmp_path: Path, file: object) -> None:
-    folder = save_sharded(state(), tmp_path / "f")
-    save(state(), tmp_path / "model.safetensors")
-    edit_index(folder, a=file)
-    with pytest.raises(CheckpointError, match=r"weight_map\['a'\]: bad file name"):
-        open_checkpoint(str(folder))
-
-
-@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{}", "has no weight_map"),
-        ('{"weight_map": {}}', "has no weight_map"),
         ("[1]", "has no weight_map"),
         ("{", "Expecting property name"),
         ('{"weight_map": {"a": "x", "a": "y"}}', "duplicate key 'a'"),
@@ -147,29 +88,6 @@ def test_a_malformed_index_is_refused(tmp_path: Path, text: str, reason: str) ->
     with pytest.raises(CheckpointError, match=reason) as caught:
         open_checkpoint(str(tmp_path))
     assert str(path) in str(caught.value)
-
-
-def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="not found"):
-        open_checkpoint(str(tmp_path / "nowhere"))
-
-
-def test_a_folder_without_weights_or_with_too_many_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no safetensors file in this folder"):
-        open_checkpoint(str(tmp_path))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: pickled weights"):
-        open_checkpoint(str(tmp_path))
-    save(state(), tmp_path / "x.safetensors")
-    save(state(), tmp_path / "y.safetensors")
-    with pytest.raises(CheckpointError, match=r"has 2 weight files \(x\.safetensors, y\."):
-        open_checkpoint(str(tmp_path))
-
-
-def test_quantised_weights_are_refused_by_the_tensor_that_shows_it(tmp_path: Path) -> None:
-    path = save({"l.qweight": torch.zeros(4, dtype=torch.int32)}, tmp_path / "q.st")
-    with pytest.raises(CheckpointError, match=r"tensor 'l\.qweight' belongs to quantised weights"):
-        open_checkpoint(str(path))
 
 
 def test_a_file_cut_while_it_is_read_is_truncated_not_a_crash(tmp_path: Path) -> None:

@@ -75,14 +75,6 @@ def test_shards_in_a_sub_folder_are_those_of_the_model(tmp_path: Path) -> None:
             assert not checkpoint.left_out and not checkpoint.notes
 
 
-def test_a_whole_file_goes_before_shards_and_variants(tmp_path: Path) -> None:
-    put(tmp_path / "model.safetensors", "whole")
-    put(tmp_path / "model.fp16.safetensors", "variant")
-    put_shards(tmp_path, "model", "model.safetensors.index.json", ["shard"])
-    with open_checkpoint(str(tmp_path)) as checkpoint:
-        assert list(checkpoint.tensors) == ["whole"]
-
-
 def test_a_lone_variant_is_read_and_said(tmp_path: Path) -> None:
     put(tmp_path / "model.fp16.safetensors")
     with open_checkpoint(str(tmp_path)) as checkpoint:
@@ -211,10 +203,12 @@ def test_more_of_the_same_model_beside_its_weights_is_refused(tmp_path: Path) ->
     refused(tmp_path, r"model_1\.safetensors: weights of a second model beside model\.safetensors")
 
 
-def test_a_whole_file_beside_its_shards_is_said(tmp_path: Path) -> None:
+def test_a_whole_file_goes_before_shards_and_variants_and_is_said(tmp_path: Path) -> None:
     put(tmp_path / "model.safetensors", "whole")
+    put(tmp_path / "model.fp16.safetensors", "variant")
     put_shards(tmp_path, "model", "model.safetensors.index.json", ["shard"])
     with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert list(checkpoint.tensors) == ["whole"]
         said, left_out = checkpoint.notes
         assert said.startswith("read model.safetensors and not the shards beside it")
         assert "model-00000-of-00009.safetensors (other weights)" in left_out
@@ -278,6 +272,9 @@ def test_links_into_the_hubs_cache_and_inside_the_folder_are_followed(tmp_path: 
         ({"a": "/etc/passwd"}, "bad file name"),
         ({"a": ".."}, "bad file name"),
         ({"a": "x\0y"}, "bad file name"),
+        ({"a": "a/../../b.safetensors"}, "bad file name"),
+        ({"a": "a\\b"}, "bad file name"),
+        ({"a": ""}, "bad file name"),
         ({"a": 3}, "bad file name"),
         ({"a": "gone.safetensors"}, "shard gone.safetensors is missing"),
         ({"b": "shard.safetensors"}, "lacks tensor 'b'"),
