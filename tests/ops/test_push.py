@@ -173,7 +173,7 @@ def test_a_bank_under_another_name_gets_the_suffix_that_makes_it_found(
     writer: HubServer, bank: Path
 ) -> None:
     push(bank.rename(bank.with_name("two.bin")), ID)
-    assert open_hub_bank(HubRef(ID)).weights == ("two.bin.randes",)
+    assert open_hub_bank(HubRef(ID)).found.weights == ("two.bin.randes",)
 
 
 @pytest.mark.parametrize("repo", ["name", "org/name@rev", "org/name:x.randes", "datasets/o/n"])
