@@ -177,8 +177,9 @@ def test_blocks_that_end_in_another_order_say_so_and_leave_none_open(bank: Path)
     [
         lambda model: torch.export.export(model, (IDS,)),
         lambda model: torch.jit.trace(lambda ids: model(ids).logits, (IDS,)),  # type: ignore[no-untyped-call]
+        lambda model: torch.jit.trace(model.lm_head, (torch.ones(1, 32),)),  # type: ignore[no-untyped-call]
     ],
-    ids=["export", "trace"],
+    ids=["export", "trace", "trace of a layer"],
 )
 def test_a_recording_of_tasks_is_refused(bank: Path, record: Callable[[Any], Any]) -> None:
     mixed = attached(bank)

@@ -16,7 +16,7 @@ from torch import nn
 
 import randes_cli
 from randes_cli import Pool, TaskInput, add, remove
-from randes_cli.errors import BankDamaged
+from randes_cli.errors import BankDamaged, UsageError
 from tests.live.many import TASKS, bank_of, options
 from tests.live.test_from_bank import assert_same
 from tests.models import gpt2, llama, qwen3
@@ -32,6 +32,26 @@ FORMS = {
 def states(bank: Path, **more: Any) -> dict[str, dict[str, torch.Tensor]]:
     opened = randes_cli.transformers.from_bank
     return {task: opened(bank, task, **more).state_dict() for task in TASKS}
+
+
+def test_a_model_and_its_parts_run_in_a_block_alone(tmp_path: Path) -> None:
+    model: Any = randes_cli.transformers.from_bank(bank_of(llama, tmp_path))
+    ids, inside = torch.arange(4)[None], torch.ones(1, 2, 32)
+    runs: list[Callable[[], Any]] = [
+        lambda: model(ids),
+        lambda: model.model(ids),
+        lambda: model.get_input_embeddings()(ids),
+        lambda: model.model.layers[0](inside),
+        lambda: model.lm_head(inside),
+    ]
+    with Pool(tmp_path / "bank.randes", model) as pool:
+        for _ in range(2):
+            for run in runs:
+                with pytest.raises(UsageError, match="run the model inside"):
+                    run()
+            with pool.use("sun"):
+                model(ids), model.model(ids), model.lm_head(inside)
+    model.model(ids), model.lm_head(inside)
 
 
 def is_whole(model: nn.Module, wanted: dict[str, torch.Tensor]) -> bool:

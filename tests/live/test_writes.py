@@ -227,6 +227,17 @@ def test_an_adapter_that_took_its_part_out_of_the_weights_is_refused(
             run(adapted, bank)
 
 
+def test_an_adapter_that_answers_in_place_of_the_weights_is_refused(bank: Path) -> None:
+    from peft import FrodConfig, get_peft_model
+
+    for before in (True, False):
+        model = randes_cli.transformers.from_bank(bank)
+        mixed = None if before else randes_cli.attach(model, bank)
+        adapted: Any = get_peft_model(model, FrodConfig(target_modules=["q_proj"]))
+        with pytest.raises(UsageError, match="answers with what it made of the weights"):
+            mixed(IDS, adapter_names=ASKED) if mixed else Pool(bank, adapted)
+
+
 def test_trained_tokens_are_the_embeddings_of_a_pool_and_refused_beside_tasks(bank: Path) -> None:
     adapted = lora(randes_cli.transformers.from_bank(bank), trainable_token_indices=[5, 6]).eval()
     wanted = lora(alone(bank, ["sun"])["sun"], trainable_token_indices=[5, 6]).eval()

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from randes_cli.errors import UsageError
-from randes_cli.live.batch.selection import Current
+from randes_cli.live.batch.selection import Current, refuse_recording
 
 #: Inputs that have a row for each of the batch, in every model that takes them.
 _BY_ROWS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
@@ -171,11 +171,7 @@ def _lines(model: nn.Module, named: Mapping[str, Any], rows: int) -> int:
 
 def _refuse(current: Current) -> None:
     """Answer nobody who is in no block, nor what records answers."""
-    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
-        raise UsageError(
-            "a recorded model would repeat the tasks that it was recorded with: export what "
-            "from_bank or `randes unpack` gives"
-        )
+    refuse_recording()
     here = current.thread == threading.get_ident()
     if here and asyncio._get_running_loop() is not None and not current.inside():
         raise UsageError(

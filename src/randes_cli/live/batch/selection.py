@@ -200,6 +200,16 @@ class Current:
         return not self.blocks or self.blocks[-1][0] in _INSIDE.get()
 
 
+def refuse_recording() -> None:
+    """Raise UsageError where what runs is recorded, to be run again: its tasks would be, too."""
+    compiling = torch.compiler.is_compiling()
+    if torch.compiler.is_exporting() or (not compiling and torch._C._get_tracing_state()):
+        raise UsageError(
+            "a recorded model would repeat the tasks that it was recorded with: export what "
+            "from_bank or `randes unpack` gives"
+        )
+
+
 def gathered(table: torch.Tensor, index: torch.Tensor, dims: int) -> torch.Tensor:
     """Rows of a table [T, …] for an index, shaped to meet inputs of `dims` dimensions.
 

@@ -15,6 +15,9 @@ T = TypeVar("T")
 #: What a layer of PEFT calls the layer that it took the place of.
 _REPLACED = ("base_layer", "original_module", "token_adapter")
 
+#: Adapters whose layers do not ask the weights that they are put on.
+_INSTEAD = ("FROD",)
+
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The model inside a model of PEFT; others as they are.
@@ -33,6 +36,12 @@ def unwrapped(module: nn.Module) -> nn.Module:
                 f"the adapter {name} took its part out of the weights (init_lora_weights={start}), "
                 "which a bank fills anew: convert it to a plain LoRA (PEFT's "
                 "path_initial_model_for_weight_conversion)"
+            )
+        kind = str(getattr(config, "peft_type", None)).rpartition(".")[2]
+        if kind in _INSTEAD:
+            raise UsageError(
+                f"the adapter {name} ({kind}) answers with what it made of the weights when it was "
+                "put on, not with theirs: put it on unpacked models"
             )
     return found if isinstance(found, nn.Module) else module
 

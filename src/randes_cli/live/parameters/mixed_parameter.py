@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.batch.selection import Current, Selection
+from randes_cli.live.batch.selection import Current, Selection, refuse_recording
 from randes_cli.live.parameters.intercepted import Intercepted
 from randes_cli.live.parameters.rows import apply, name_of, spread_of
 from randes_cli.live.parameters.spread import Spread, met
@@ -95,6 +95,7 @@ class Mixed(Intercepted, torch.nn.Parameter):
             selection = mixed.current.selection
             if selection is None:
                 raise _unnamed(mixed, name_of(func))
+            refuse_recording()
             _refuse_hidden(mixed, selection, args)
             return handler(selection, *args, **given)
         name = name_of(func)
@@ -137,6 +138,7 @@ def _otherwise(
     selection = mixed.current.selection
     if selection is None:
         return _outside(func, name, args, given, mixed)
+    refuse_recording()
     if _turns(mixed, name, args, given):
         return mixed.turn()
     if writes(func, name, args, given) is mixed:

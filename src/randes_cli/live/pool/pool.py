@@ -22,7 +22,7 @@ from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slot
 from randes_cli.live.lazy import Whole
 from randes_cli.live.matching.links import Links
 from randes_cli.live.matching.tied import whole_ones
-from randes_cli.live.pool.pooled import add, discard
+from randes_cli.live.pool.pooled import add, discard, watch
 from randes_cli.live.pool.presses import held
 from randes_cli.live.pool.recorded import Recorded, wait_for
 from randes_cli.live.pool.resident import Resident
@@ -56,7 +56,7 @@ class Pool:
     but nothing lies in memory beside the model. (None: so too where a CPU has no compiled code.)
 
     Attributes:
-        model: the model, which may be run inside a `use` block alone.
+        model: the model, which may be run inside a `use` block alone, as its parts may.
         current: the task that it holds, or None.
         swaps: how many times weights were written.
     """
@@ -87,7 +87,7 @@ class Pool:
         self._condition, self._queue = threading.Condition(self._lock), deque[_Ticket]()
         self._users, self._swapper, self._broken = set[_Ticket](), None, ""
         add(self)
-        self._hook = model.register_forward_pre_hook(self._refuse)
+        self._hooks = watch(model, self._refuse)
 
     current: str | None
     _swapper: _Ticket | None
@@ -285,7 +285,8 @@ class Pool:
 
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         discard(self)
         self._closed = True
         if self._mine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -13,6 +14,8 @@ from randes_cli.errors import UsageError
 #: Each has the `_slots` that it writes to.
 _OPEN: WeakSet[Any] = WeakSet()
 _LOCK = Lock()
+#: How deep parts are watched (``model.layers.0`` is): to ask before each small layer takes a while.
+_DEEP = 3
 
 
 def add(pool: Any) -> None:
@@ -20,6 +23,12 @@ def add(pool: Any) -> None:
     refuse_pooled(pool.model)
     with _LOCK:
         _OPEN.add(pool)
+
+
+def watch(model: nn.Module, before: Callable[[nn.Module, Any], None]) -> list[Any]:
+    """Have a model, and its parts by themselves, ask first; the hooks that see to it."""
+    parts = (part for name, part in model.named_modules() if name.count(".") < _DEEP)
+    return [part.register_forward_pre_hook(before) for part in parts]
 
 
 def discard(pool: Any) -> None:
