@@ -28,25 +28,66 @@ _AROUND = {
     "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }
-#: Blocks of FLUX; of some modules diffusers has several, whose outputs lie one after another.
-_FLUX = re.compile(r"(double|single)_blocks_(\d+)_(.+)")
-_DOUBLE = {
-    "img_mod_lin": ("norm1_linear",),
-    "img_attn_qkv": ("attn_to_q", "attn_to_k", "attn_to_v"),
-    "img_attn_proj": ("attn_to_out_0",),
-    "img_mlp_0": ("ff_net_0_proj",),
-    "img_mlp_2": ("ff_net_2",),
-    "txt_mod_lin": ("norm1_context_linear",),
-    "txt_attn_qkv": ("attn_add_q_proj", "attn_add_k_proj", "attn_add_v_proj"),
-    "txt_attn_proj": ("attn_to_add_out",),
-    "txt_mlp_0": ("ff_context_net_0_proj",),
-    "txt_mlp_2": ("ff_context_net_2",),
-}
-_SINGLE = {
-    "modulation_lin": ("norm_linear",),
-    "linear1": ("attn_to_q", "attn_to_k", "attn_to_v", "proj_mlp"),
-    "linear2": ("proj_out",),
-}
+_QKV = ("attn_to_q", "attn_to_k", "attn_to_v")
+_ADDED = ("attn_add_q_proj", "attn_add_k_proj", "attn_add_v_proj")
+#: Blocks of transformers: what a block is called, in diffusers, and what is in it. Where diffusers
+#: has several of a module, their outputs lie one after another.
+_TRANSFORMERS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
+    (  # FLUX, HunyuanVideo
+        r"double_blocks_(\d+)_",
+        "transformer_blocks",
+        {
+            "img_mod_lin(ear)?": ("norm1_linear",),
+            "img_attn_qkv": _QKV,
+            "img_attn_proj": ("attn_to_out_0",),
+            "img_mlp_(0|fc1)": ("ff_net_0_proj",),
+            "img_mlp_(2|fc2)": ("ff_net_2",),
+            "txt_mod_lin(ear)?": ("norm1_context_linear",),
+            "txt_attn_qkv": _ADDED,
+            "txt_attn_proj": ("attn_to_add_out",),
+            "txt_mlp_(0|fc1)": ("ff_context_net_0_proj",),
+            "txt_mlp_(2|fc2)": ("ff_context_net_2",),
+        },
+    ),
+    (
+        r"single_blocks_(\d+)_",
+        "single_transformer_blocks",
+        {
+            "modulation_lin(ear)?": ("norm_linear",),
+            "linear1": (*_QKV, "proj_mlp"),
+            "linear2": ("proj_out",),
+        },
+    ),
+    (  # Stable Diffusion 3
+        r"joint_blocks_(\d+)_",
+        "transformer_blocks",
+        {
+            "x_block_attn_qkv": _QKV,
+            "x_block_attn_proj": ("attn_to_out_0",),
+            "x_block_attn2_qkv": tuple(f"attn2_to_{x}" for x in "qkv"),
+            "x_block_attn2_proj": ("attn2_to_out_0",),
+            "x_block_mlp_fc1": ("ff_net_0_proj",),
+            "x_block_mlp_fc2": ("ff_net_2",),
+            "context_block_attn_qkv": _ADDED,
+            "context_block_attn_proj": ("attn_to_add_out",),
+            "context_block_mlp_fc1": ("ff_context_net_0_proj",),
+            "context_block_mlp_fc2": ("ff_context_net_2",),
+        },
+    ),
+    (  # Wan
+        r"blocks_(\d+)_",
+        "blocks",
+        {
+            **{f"self_attn_{x}": (f"attn1_to_{x}",) for x in "qkv"},
+            **{f"cross_attn_{x}": (f"attn2_to_{x}",) for x in "qkv"},
+            **{f"cross_attn_{x}_img": (f"attn2_add_{x}_proj",) for x in "kv"},
+            "self_attn_o": ("attn1_to_out_0",),
+            "cross_attn_o": ("attn2_to_out_0",),
+            "ffn_0": ("ffn_net_0_proj",),
+            "ffn_2": ("ffn_net_2",),
+        },
+    ),
+)
 
 
 def layers_of(modules: Collection[str]) -> int:
@@ -61,11 +102,10 @@ def in_diffusers(flat: str, layers: int) -> tuple[str, ...]:
 
     `layers`: of a UNet, as of `layers_of`.
     """
-    if found := _FLUX.fullmatch(flat):
-        double = found[1] == "double"
-        start = f"{'' if double else 'single_'}transformer_blocks_{found[2]}"
-        inner = (_DOUBLE if double else _SINGLE).get(found[3], ())
-        return tuple(f"{start}_{module}" for module in inner) or (flat,)
+    for block, theirs, modules in _TRANSFORMERS:
+        for module, several in modules.items():
+            if found := re.fullmatch(block + module, flat):
+                return tuple(f"{theirs}_{found[1]}_{one}" for one in several)
     return (_in_unet(flat, layers),)
 
 
