@@ -217,6 +217,15 @@ def test_two_towers_of_one_model_are_told_apart() -> None:
     assert [found.find(name) for name in names("model.dit.", 2)] == names("model.dit.", 2)
 
 
+def test_a_module_of_an_older_library_is_found_in_a_base_as_memory_names_it() -> None:
+    model = vit()
+    base = list(model.state_dict())
+    wanted = ["vit.encoder.layer.1.attention.attention.query.weight", "vit.layers.1.mlp.fc1.weight"]
+    wanted.append("vit.encoder.layer.0.output.dense.bias")
+    found = ["vit.layers.1.attention.q_proj.weight", wanted[1], "vit.layers.0.mlp.fc2.bias"]
+    assert [StoredNames(base, wanted).find(name) for name in wanted] == found
+
+
 def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
     text = [f"model.text.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "o_proj")]
     eye = [f"model.eye.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "out_proj")]

@@ -67,6 +67,9 @@ class StoredNames:
                 yield ours + name[len(theirs) :]
         if _ALONE.fullmatch(name):
             yield name.removeprefix("model.")
+        newer = aliases([name]).keys() & self._stored.keys()  # of a base as memory names it
+        if len({self._stored[form] for form in newer}) == 1:
+            yield from newer
 
     def has_module(self, last: str) -> bool:
         """Whether a weight is of a module whose name, stored or another, ends so."""
