@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -129,8 +130,4 @@ def _by_type(found: Mapping[str, Sequence[_Part]]) -> tuple[TypeDiff, ...]:
                 relative=whole.error if known else None,
             )
         )
-    return tuple(sorted(made, key=_most_first))
-
-
-def _most_first(row: TypeDiff) -> tuple[float, str]:
-    return (-float("inf") if row.norm is None else -row.norm), row.name
+    return tuple(sorted(made, key=lambda one: (-inf if one.norm is None else -one.norm, one.name)))

@@ -32,7 +32,7 @@ def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...
 def marked(choices: Iterable[Alternative]) -> tuple[Alternative, ...]:
     """Choices, smallest first, those marked than which none keeps as much in no more bytes."""
     made, most = [], -1.0
-    for one in sorted(choices, key=_size):
+    for one in sorted(choices, key=lambda one: (one.bank_bytes, -one.kept, one.groups)):
         kept = round(one.kept, DIGITS)
         made.append(replace(one, best=kept > most))
         most = max(most, kept)
@@ -61,10 +61,6 @@ def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternati
         kept_low=kept.low,
         kept_high=kept.high,
     )
-
-
-def _size(one: Alternative) -> tuple[int, float, int]:
-    return one.bank_bytes, -one.kept, one.groups
 
 
 def group_choices(tasks: int, groups: int) -> list[int]:

@@ -67,16 +67,16 @@ class StoredGrams:
         size = int(np.prod(self.shape[1:]))
         begin, end = first * size, stop * size
         near = range(*np.searchsorted(self._starts, [begin, end - 1], side="right") - [1, 0])
-        self._held = {n: self._held[n] if n in self._held else self._read(n) for n in near}
+        chunks, read = self._chunks, self._bank.some_floats
+        self._held = {
+            n: self._held[n] if n in self._held else read(GRAM, n, chunks[n]) for n in near
+        }
         parts = [
             chunk[max(0, begin - start) : max(0, end - start)]
             for start, chunk in zip(self._starts[near].tolist(), self._held.values(), strict=True)
         ]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return whole.reshape(stop - first, *self.shape[1:])
-
-    def _read(self, number: int) -> F64:
-        return self._bank.some_floats(GRAM, number, self._chunks[number])
 
 
 class PackedGrams:

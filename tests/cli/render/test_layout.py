@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
-from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
+from randes_cli.cli.render.heat import cell, full_scale, heatmaps
 from randes_cli.cli.render.layout import Column, bar, in_lines, shorten, shorten_apart, table
 from randes_cli.errors import printable
 
@@ -70,14 +70,12 @@ def test_a_table_too_wide_drops_columns_in_their_order_and_shortens_the_name() -
 
 
 def test_numbers_in_cells_drop_their_leading_zero_and_the_sign_of_nothing() -> None:
-    cells = Cells(2, 1.0)
-    texts = [cells.draw(v, diagonal=False).plain for v in (0.25, -0.25, -0.001, 1.0)]
+    texts = [cell(v, 2, 1.0, diagonal=False).plain for v in (0.25, -0.25, -0.001, 1.0)]
     assert texts == ["  .25", " -.25", "  .00", " 1.00"]
 
 
 def test_opposite_cosines_get_blue_and_vermilion() -> None:
-    cells = Cells(2, 0.5)
-    warm, cold = (str(cells.draw(v, diagonal=False).style) for v in (0.5, -0.5))
+    warm, cold = (str(cell(v, 2, 0.5, diagonal=False).style) for v in (0.5, -0.5))
     assert warm.endswith("#b04a00") and cold.endswith("#0072b2")
 
 
@@ -95,7 +93,7 @@ def _contrast(ink: str, ground: str) -> float:
 
 def test_cells_can_be_read_on_black_and_on_white_windows() -> None:
     for value in np.linspace(-1, 1, 41):
-        style = str(Cells(2, 1.0).draw(float(value), diagonal=False).style)
+        style = str(cell(float(value), 2, 1.0, diagonal=False).style)
         if not style:  # noise is written in the window's own colours
             assert abs(value) < 0.15
             continue

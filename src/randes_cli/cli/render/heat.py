@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -14,6 +13,8 @@ from randes_cli.views.text import decimal
 #: (contrast of 4.5 and more), and stand out from black and from white windows alike.
 NEGATIVE = ("#4d6472", "#3f6783", "#2d6b97", "#186faa", "#0072b2")
 POSITIVE = ("#75604f", "#855b3a", "#945626", "#a35113", "#b04a00")
+#: Cells of the terminal that a number takes beside its decimals: a blank, a sign, a point.
+_BESIDE = 3
 #: The share of the full scale from which a cell has a ground; noise has none.
 _FAINT = 0.12
 _LABEL = 16
@@ -21,24 +22,12 @@ _LABEL = 16
 Matrix = Sequence[Sequence[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """How the cells of one matrix are drawn: `decimals`, and the value of the full colour."""
-
-    decimals: int
-    full_scale: float
-
-    @property
-    def width(self) -> int:
-        """Cells of the terminal that one number takes, with a blank before it."""
-        return self.decimals + 3
-
-    def draw(self, value: float, *, diagonal: bool) -> Text:
-        """One number on its colour, without its leading zero."""
-        if diagonal:
-            return Text(f"{'1':>{self.width}}", "dim")
-        number = decimal(value, self.decimals).replace("0.", ".", 1)
-        return Text(f"{number:>{self.width}}", _style(value / self.full_scale))
+def cell(value: float, decimals: int, scale: float, *, diagonal: bool) -> Text:
+    """One number on its colour, without its leading zero and with a blank before it."""
+    if diagonal:
+        return Text(f"{'1':>{decimals + _BESIDE}}", "dim")
+    number = decimal(value, decimals).replace("0.", ".", 1)
+    return Text(f"{number:>{decimals + _BESIDE}}", _style(value / scale))
 
 
 def _style(share: float) -> str:
@@ -66,67 +55,43 @@ def heatmaps(
     """
     digits = max((len(str(number)) for number in numbers), default=1)
     label = digits + 1 + min(_LABEL, max((len(name) for name in names), default=1))
+    labels = [
+        _label(f"{number:>{digits}} ", name, label)
+        for number, name in zip(numbers, names, strict=True)
+    ]
     scale, count = full_scale(before), len(names)
-    cells = Cells(3, scale)
     # Two digits side by side take more room than three below each other: never shown so.
-    if label + 2 * count * cells.width + 2 <= width:
-        return _side_by_side(names, numbers, (before, during), cells, label)
-    made = []
+    if label + 2 * count * (3 + _BESIDE) + 2 <= width:
+        head = _heading(numbers, 3)
+        made = [
+            Text(f"{'':{label}}{'  before':{len(head)}}    during retrieval".rstrip(), "italic"),
+            Text(f"{'':{label}}{head}  {head}", "bold"),
+        ]
+        for row, first in enumerate(labels):
+            halves = [_row(matrix[row], row, 0, 3, scale) for matrix in (before, during)]
+            made.append(Text.assemble(first, halves[0], "  ", halves[1]))
+        return made
+    decimals = 3 if label + count * (3 + _BESIDE) <= width else 2
+    step, made = max(1, (width - label) // (decimals + _BESIDE)), []
     for title, matrix in (("before", before), ("during retrieval", during)):
-        made += [Text(title, "italic"), *_stacked(names, numbers, matrix, scale, (label, width))]
+        made.append(Text(title, "italic"))
+        for start in range(0, count, step):
+            shown = slice(start, start + step)
+            made.append(Text(" " * label + _heading(numbers[shown], decimals), "bold"))
+            for row, first in enumerate(labels):
+                made.append(first + _row(matrix[row][shown], row, start, decimals, scale))
     return made
 
 
-def _heading(numbers: Sequence[int], cells: Cells) -> str:
-    return "".join(f"{number:>{cells.width}}" for number in numbers)
+def _heading(numbers: Sequence[int], decimals: int) -> str:
+    return "".join(f"{number:>{decimals + _BESIDE}}" for number in numbers)
 
 
-def _label(number: int, name: str, numbers: Sequence[int], width: int) -> Text:
-    digits = max(len(str(one)) for one in numbers)
-    text = f"{number:>{digits}} {shorten(name, width - digits - 1)}"
+def _label(number: str, name: str, width: int) -> Text:
+    text = number + shorten(name, width - len(number))
     return Text(text + " " * (width - Text(text).cell_len))
 
 
-def _row(values: Sequence[float], row: int, start: int, cells: Cells) -> Text:
-    drawn = (cells.draw(v, diagonal=row == start + c) for c, v in enumerate(values))
+def _row(values: Sequence[float], row: int, start: int, decimals: int, scale: float) -> Text:
+    drawn = (cell(v, decimals, scale, diagonal=row == start + c) for c, v in enumerate(values))
     return Text.assemble(*drawn)
-
-
-def _side_by_side(
-    names: Sequence[str],
-    numbers: Sequence[int],
-    pair: tuple[Matrix, Matrix],
-    cells: Cells,
-    label: int,
-) -> list[Text]:
-    span = len(names) * cells.width
-    made = [
-        Text(f"{'':{label}}{'  before':{span}}    during retrieval".rstrip(), "italic"),
-        Text(f"{'':{label}}{_heading(numbers, cells)}  {_heading(numbers, cells)}", "bold"),
-    ]
-    for row, name in enumerate(names):
-        line = _label(numbers[row], name, numbers, label)
-        halves = [_row(matrix[row], row, 0, cells) for matrix in pair]
-        made.append(Text.assemble(line, halves[0], "  ", halves[1]))
-    return made
-
-
-def _stacked(
-    names: Sequence[str],
-    numbers: Sequence[int],
-    matrix: Matrix,
-    scale: float,
-    room: tuple[int, int],
-) -> list[Text]:
-    label, width = room
-    decimals = next((d for d in (3, 2) if label + len(names) * (d + 3) <= width), 2)
-    cells = Cells(decimals, scale)
-    across = max(1, (width - label) // cells.width)
-    made = []
-    for start in range(0, len(names), across):
-        made.append(Text(" " * label + _heading(numbers[start : start + across], cells), "bold"))
-        for row, name in enumerate(names):
-            values = matrix[row][start : start + across]
-            drawn = _row(values, row, start, cells)
-            made.append(Text.assemble(_label(numbers[row], name, numbers, label), drawn))
-    return made

@@ -15,7 +15,6 @@ from randes_cli.live.parameters.mixed_parameter import (
     HANDLERS,
     Mixed,
     as_rows,
-    lead,
     rows,
     unknown_rows,
     with_bias,
@@ -46,7 +45,7 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
     made = with_bias(made, bias, selection)
     if len(made) == len(given):
         return made
-    return rows_of(made.reshape(*selection.index.shape, 1, *made.shape[1:]), lead(selection))
+    return rows_of(made.reshape(*selection.index.shape, 1, *made.shape[1:]), selection.index.dim())
 
 
 def _shared(weight: Mixed, selection: Selection) -> bool:
@@ -136,7 +135,9 @@ def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
         place, index = _one_row(item), selection.index.to(weight.device)
         if place is None or weight.turned:
             raise unknown_rows(weight.weight)
-        return rows_of(weight.weight.embed(torch.full_like(index, place), index), lead(selection))
+        return rows_of(
+            weight.weight.embed(torch.full_like(index, place), index), selection.index.dim()
+        )
     found = rows(weight, selection)
     if isinstance(found, Spread):
         return apply(torch.Tensor.__getitem__, [found, item], {})

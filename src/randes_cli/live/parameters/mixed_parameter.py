@@ -188,13 +188,15 @@ def rows(value: Any, selection: Selection) -> Any:
     if weight.table is not None and not value.turned:
         longest = weight.longest(selection)
         found = weight.table[selection.index]
-        return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
+        return Spread(
+            found[..., :longest] if weight.base.dim() == 1 else found, selection.index.dim()
+        )
     if value.turned and len(set(weight.lengths)) > 1:
         raise unknown_rows(weight)
     stacked = torch.stack([value.full(task) for task in selection.tasks])
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
-    return Spread(stacked[place], lead(selection))
+    return Spread(stacked[place], selection.index.dim())
 
 
 def with_bias(made: torch.Tensor, bias: Any, selection: Selection, dims: int = 0) -> torch.Tensor:
@@ -206,10 +208,6 @@ def as_rows(value: Any, selection: Selection) -> Any:
     if type(value) in (list, tuple):
         return type(value)(as_rows(inner, selection) for inner in value)
     return rows(value, selection) if isinstance(value, Mixed) else spread_of(value)
-
-
-def lead(selection: Selection) -> int:
-    return selection.index.dim()
 
 
 def _about(name: str, func: Callable[..., Any], count: int) -> bool:

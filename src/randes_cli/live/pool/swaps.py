@@ -109,11 +109,10 @@ def _place(whole: Whole, tensor: torch.Tensor, part: Part) -> int:
 
 def versions(slots: Sequence[Slot]) -> list[tuple[int, int]]:
     """How often torch wrote to each, and where it lies."""
-    return [(0 if t.is_inference() else t._version, _address(t)) for t in (s.tensor for s in slots)]
-
-
-def _address(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_meta else tensor.data_ptr()
+    return [
+        (0 if t.is_inference() else t._version, 0 if t.is_meta else t.data_ptr())
+        for t in (slot.tensor for slot in slots)
+    ]
 
 
 def check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
