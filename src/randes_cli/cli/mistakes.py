@@ -34,22 +34,19 @@ def said(error: Exception, arguments: Sequence[str]) -> str | None:
     if show is None:
         return None
     parameter: Any = getattr(error, "param", None)
-    choices = _choices(parameter)
-    kind = type(error).__name__
+    kind, text, choices = type(error).__name__, str(show()), _choices(parameter)
     if kind == "MissingParameter" and getattr(parameter, "help", None):
-        return f"{show().rstrip('.')}: {_lowered(parameter.help)}"
-    if kind == "BadParameter" and choices:
-        return _no_choice(parameter, choices, arguments)
-    if kind == "BadParameter" and (text := _no_number(parameter, arguments)):
-        return text
-    return _words(str(show()), arguments[0]) if kind == "UsageError" else str(show())
-
-
-def _words(text: str, command: str) -> str:
-    """What is wrong with words that are no options."""
-    if "No such command" in text:
-        return _no_command(text, command)
-    return _too_many(text, command) if "unexpected extra argument" in text else text
+        wanted = parameter.help
+        text = f"{text.rstrip('.')}: {wanted[0].lower()}{wanted[1:].rstrip('.')}"
+    elif kind == "BadParameter" and choices:
+        text = _no_choice(parameter, choices, arguments)
+    elif kind == "BadParameter":
+        text = _no_number(parameter, arguments) or text
+    elif kind == "UsageError" and "No such command" in text:
+        text = _no_command(text, arguments[0])
+    elif kind == "UsageError" and "unexpected extra argument" in text:
+        text = _too_many(text, arguments[0])
+    return text
 
 
 def _no_command(text: str, given: str) -> str:
@@ -106,8 +103,3 @@ def _given(options: Sequence[str], arguments: Sequence[str]) -> str | None:
         if name in options:
             return value if equals else next(iter(arguments[place + 1 :]), None)
     return None
-
-
-def _lowered(text: str) -> str:
-    """A help's sentence as the end of another."""
-    return text[0].lower() + text[1:].rstrip(".")

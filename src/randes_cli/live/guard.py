@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -13,35 +14,23 @@ from randes_cli.live.batch.rows import watch_rows
 from randes_cli.live.batch.selection import Current
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.parameters.rows import Rows
+from randes_cli.live.replaced import replace
 
 
-def guard(model: nn.Module, current: Current) -> Callable[[], None]:
+def guard(model: nn.Module, current: Current, undo: ExitStack) -> None:
     """Let modules ask all parameters with tasks before any is changed (`half`, `to`, `cuda`), and
-    save nothing in a block that names tasks. Returns what undoes it.
+    save nothing in a block that names tasks.
 
     Torch changes one parameter after the other: a refusal would leave those before it changed.
     """
-    guarded = [module for module in model.modules() if _mixed(module)]
     hook = partial(_unsaved, current)
-    hooks: list[Any] = [
-        module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
-        for module in guarded
-    ]
-    hooks.append(model.register_forward_hook(_answered))
-    unwatch = watch_rows(model, current)
-    for module in guarded:
-        module.__dict__["_apply"] = partial(_asked, module)
-        module.__dict__["_replicate_for_data_parallel"] = _replicated
-
-    def release() -> None:
-        for module in guarded:
-            for name in ("_apply", "_replicate_for_data_parallel"):
-                del module.__dict__[name]
-        for handle in hooks:
-            handle.remove()
-        unwatch()
-
-    return release
+    for module in filter(_mixed, model.modules()):
+        handle: Any = module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
+        undo.callback(handle.remove)
+        replace(module, "_apply", partial(_asked, module), undo)
+        replace(module, "_replicate_for_data_parallel", _replicated, undo)
+    undo.callback(model.register_forward_hook(_answered).remove)
+    watch_rows(model, current, undo)
 
 
 def _mixed(module: nn.Module) -> list[Mixed]:

@@ -6,7 +6,7 @@ import difflib
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.errors import MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.batch.order import kept_order
 from randes_cli.live.batch.selection import Current, Selection
 from randes_cli.live.batch.turned import Turning
 from randes_cli.live.guard import guard
 from randes_cli.live.inputs.continuous import Batching
-from randes_cli.live.inputs.features import Features
+from randes_cli.live.inputs.features import watch_features
 from randes_cli.live.inputs.kept import kept_tokens
 from randes_cli.live.layers.operations import mixed_parameter
 from randes_cli.live.layers.special import by_task, special_layers
@@ -84,18 +84,15 @@ def attach(
             dense=hold == "dense",
             strict=strict,
         )
-        current, undo = Current(), []
-        for slot, weight in list(weights(reading, list(untied(slots_of(model), reading)))):
-            if weight is not None:
-                undo.append(slot)
-                _replace(slot, mixed_parameter(weight, current))
-        try:
-            layers = special_layers(model)
-        except MismatchError:
-            for slot in undo:
-                _replace(slot, slot.tensor)
-            raise
-        mixed = MixedModel(model, reading, current, undo, layers)
+        current, slots = Current(), []
+        with ExitStack() as undo:
+            for slot, weight in list(weights(reading, list(untied(slots_of(model), reading)))):
+                if weight is not None:
+                    slots.append(slot)
+                    undo.callback(_replace, slot, slot.tensor)
+                    _replace(slot, mixed_parameter(weight, current))
+            special_layers(model, undo)
+            mixed = MixedModel(model, reading, current, slots, undo)
         _warn(mixed, found, other_parts(reading.wholes, component))
     return mixed
 
@@ -152,18 +149,19 @@ class MixedModel:
         reading: Reading,
         current: Current,
         slots: list[Slot],
-        layers: list[torch.nn.Module],
+        undo: ExitStack,
     ) -> None:
         self.model, self.names = model, reading.tasks
         self.lacking = tuple(reading.lacking)
         slow = {*by_task(model), *(w.name for w in self._weights() if not w.at_once)}
         self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
-        self._current, self._slots, self._layers = current, slots, layers
-        self._release = guard(model, current)
-        self._watching = Features(model, current), Turning(model, current)
-        self._running, self._detached = threading.RLock(), False
-        self._standing = Standing(model, slots)
+        self._current, self._running, self._detached = current, threading.RLock(), False
+        guard(model, current, undo)
+        watch_features(model, current, undo)
+        Turning(model, current, undo)
+        self._standing = Standing(model, slots, undo)
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
+        self._undo = undo.pop_all()
 
     @contextmanager
     def tasks(self, names: Sequence[Any] | torch.Tensor) -> Iterator[torch.nn.Module]:
@@ -279,13 +277,6 @@ class MixedModel:
             if self._detached:
                 return self.model
             self._detached = True
-            for slot in self._slots:
-                _replace(slot, slot.tensor)
-            for layer in self._layers:
-                del layer.forward
-            self._release()
-            for watch in self._watching:
-                watch.release()
-            self._standing.release()
+            self._undo.close()
         self._batching.release()
         return self.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -18,15 +19,12 @@ from randes_cli.live.pool.swaps import versions
 class Standing:
     """Looks at the beginning of a block, and of every run in it."""
 
-    def __init__(self, model: nn.Module, slots: Sequence[Slot]) -> None:
+    def __init__(self, model: nn.Module, slots: Sequence[Slot], undo: ExitStack) -> None:
         self._model, self._slots = model, slots
         self._places = [(slot.names[0], place) for slot in slots for place in slot.places]
         self._links, self._writes = Links(model), _writes(slots)
         self._names = set(_parameters(model))
-        self._hook = model.register_forward_pre_hook(self._look)
-
-    def release(self) -> None:
-        self._hook.remove()
+        undo.callback(model.register_forward_pre_hook(self._look).remove)
 
     def check(self) -> None:
         """Raises UsageError where a parameter was replaced, added or written to."""

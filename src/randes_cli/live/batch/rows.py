@@ -12,6 +12,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial, wraps
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from randes_cli.errors import UsageError
 from randes_cli.live.batch.selection import Current, refuse_recording
+from randes_cli.live.replaced import replace
 
 #: Inputs that have a row for each of the batch, in every model that takes them.
 _BY_ROWS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
@@ -39,37 +41,24 @@ _PIPELINES, _CALLS = re.compile(r"transformers\.pipelines\."), 40
 _PAST = {"janus": "model.language_model", "vibevoice": "model.diffusion_head"}
 
 
-def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
-    """Refuse batches of other rows than those that tasks are named for. Returns what undoes it."""
+def watch_rows(model: nn.Module, current: Current, undo: ExitStack) -> None:
+    """Refuse batches of other rows than those that tasks are named for."""
     generating = [module for module in model.modules() if hasattr(module, "generate")]
-    hooks: list[Any] = []
     for module in dict.fromkeys([model, *generating]):
         copies: dict[str, int] = {}
         for name in filter(partial(hasattr, module), _EXPANDS):
-            module.__dict__[name] = partial(_expand, getattr(module, name), name, copies)
+            replace(module, name, partial(_expand, getattr(module, name), name, copies), undo)
         if module in generating:
             generate: Any = module.generate
-            module.__dict__["generate"] = partial(_generate, generate, copies)
+            replace(module, "generate", partial(_generate, generate, copies), undo)
         for asked in (module, *_past(module)):
             check = partial(_check, current, copies)
-            hooks.append(asked.register_forward_pre_hook(check, with_kwargs=True))
-    past, more = _watch_past(model, current)
-    hooks += more
-
-    def release() -> None:
-        for name in past:
-            model.__dict__.pop(name, None)
-        for hook in hooks:
-            hook.remove()
-        for module in generating:
-            for name in ("generate", *_EXPANDS):
-                module.__dict__.pop(name, None)
-
-    return release
+            undo.callback(asked.register_forward_pre_hook(check, with_kwargs=True).remove)
+    _watch_past(model, current, undo)
 
 
-def _watch_past(model: nn.Module, current: Current) -> tuple[list[str], list[Any]]:
-    """Watch what is asked past a model's forward. Returns the names of its methods, and hooks."""
+def _watch_past(model: nn.Module, current: Current, undo: ExitStack) -> None:
+    """Watch what is asked past a model's forward."""
     inside: list[bool] = []
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,12 +78,11 @@ def _watch_past(model: nn.Module, current: Current) -> tuple[list[str], list[Any
     known = not hasattr(model, "generate") and not several  # of OWL's texts a row has several
     names = [name for name in dir(type(model)) if known and _ASKED.fullmatch(name)]
     for name in names:
-        model.__dict__[name] = watched(getattr(model, name))
-    if not names:
-        return [], []
-    before = model.register_forward_pre_hook(lambda *_: inside.append(True))
-    after = model.register_forward_hook(lambda *_: inside.clear(), always_call=True)
-    return names, [before, after]
+        replace(model, name, watched(getattr(model, name)), undo)
+    if names:
+        undo.callback(model.register_forward_pre_hook(lambda *_: inside.append(True)).remove)
+        after = model.register_forward_hook(lambda *_: inside.clear(), always_call=True)
+        undo.callback(after.remove)
 
 
 def _past(module: nn.Module) -> Iterator[nn.Module]:

@@ -10,6 +10,7 @@ come by rows. What all rows share, as places, is the same for both.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -64,19 +65,13 @@ class Turning:
         known: how often a kind of batch was tried.
     """
 
-    def __init__(self, model: nn.Module, current: Current) -> None:
+    def __init__(self, model: nn.Module, current: Current, undo: ExitStack) -> None:
         self.current = current
         self.known: dict[Any, int] = {}
         self._learned = False
         self._pending: _Pending | None = None
-        self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after, always_call=True),
-        ]
-
-    def release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        undo.callback(model.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+        undo.callback(model.register_forward_hook(self._after, always_call=True).remove)
 
     def _before(self, model: nn.Module, args: Any, given: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():

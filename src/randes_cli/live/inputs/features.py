@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from randes_cli.live.batch.kind import KINDS, marks_of, tensors_of
 from randes_cli.live.batch.selection import Current, Selection
 from randes_cli.live.parameters.mixed_parameter import mixed_of
 from randes_cli.live.parameters.rows import Rows
+from randes_cli.live.replaced import replace
 
 #: What models take of what was encoded.
 _TAKEN = ("pooler_output", "deepstack_features")
@@ -29,52 +31,45 @@ _AHEAD = "_maybe_prepare_encoder_kwargs_for_generation"
 _ROUNDING = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-class Features:
-    """Lets methods that encode pictures and sounds for words ask whose they are."""
+def watch_features(model: nn.Module, current: Current, undo: ExitStack) -> None:
+    """Let methods that encode pictures and sounds for words ask whose they are."""
+    found = [
+        (module, name, marks[0])
+        for module in model.modules()
+        for kind in KINDS
+        for name in (f"get_{kind}_features", f"get_{kind}_tokens")
+        if callable(getattr(module, name, None))
+        and (marks := marks_of(module, kind))
+        and mixed_of(module)
+    ]
+    for module, name, mark in found:
+        replace(module, name, _Encoder(getattr(module, name), current, mark), undo)
+    if not found:
+        return
+    before = model.register_forward_pre_hook(partial(_before, current), with_kwargs=True)
+    undo.callback(before.remove)
+    undo.callback(model.register_forward_hook(partial(_after, current), always_call=True).remove)
+    if hasattr(model, _AHEAD):
+        replace(model, _AHEAD, partial(_ahead, current, getattr(model, _AHEAD)), undo)
 
-    def __init__(self, model: nn.Module, current: Current) -> None:
-        self.current = current
-        self._replaced: list[tuple[nn.Module, str]] = []
-        for module in model.modules():
-            for kind in KINDS:
-                marks = marks_of(module, kind)
-                for name in (f"get_{kind}_features", f"get_{kind}_tokens"):
-                    if callable(getattr(module, name, None)) and marks and mixed_of(module):
-                        module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
-                        self._replaced.append((module, name))
-        self._hooks: list[Any] = []
-        self.model = model
-        if not self._replaced:
-            return
-        self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after, always_call=True),
-        ]
-        if hasattr(model, _AHEAD):
-            model.__dict__[_AHEAD] = partial(self._ahead, getattr(model, _AHEAD))
 
-    def _ahead(self, encode: Any, inputs: Any, given: dict[str, Any], *more: Any) -> Any:
-        """`generate` encodes pictures before it runs the model."""
-        self.current.words = _words(given.get("input_ids", inputs))
-        try:
-            return encode(inputs, given, *more)
-        finally:
-            self.current.words = None
+def _ahead(current: Current, encode: Any, inputs: Any, given: dict[str, Any], *more: Any) -> Any:
+    """`generate` encodes pictures before it runs the model."""
+    current.words = _words(given.get("input_ids", inputs))
+    try:
+        return encode(inputs, given, *more)
+    finally:
+        current.words = None
 
-    def _before(self, model: nn.Module, args: Any, given: dict[str, Any]) -> None:
-        if not torch.compiler.is_compiling():
-            self.current.words = _words(given.get("input_ids", args[0] if args else None))
 
-    def _after(self, *_: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self.current.words = None
+def _before(current: Current, model: nn.Module, args: Any, given: dict[str, Any]) -> None:
+    if not torch.compiler.is_compiling():
+        current.words = _words(given.get("input_ids", args[0] if args else None))
 
-    def release(self) -> None:
-        for module, name in self._replaced:
-            del module.__dict__[name]
-        for hook in self._hooks:
-            hook.remove()
-        self.model.__dict__.pop(_AHEAD, None)
+
+def _after(current: Current, *_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        current.words = None
 
 
 def _words(value: Any) -> torch.Tensor | None:

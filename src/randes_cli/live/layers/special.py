@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,17 +18,16 @@ from randes_cli.live.layers.attention import attention
 from randes_cli.live.layers.convolutions import windows
 from randes_cli.live.layers.time_first import batch_first, recurrent_inside
 from randes_cli.live.parameters.mixed_parameter import HANDLERS, Mixed, mixed_of
+from randes_cli.live.replaced import replace
 
 
-def special_layers(model: nn.Module) -> list[nn.Module]:
-    """Give layers that mix up rows a forward that does not. Returns them.
+def special_layers(model: nn.Module, undo: ExitStack) -> None:
+    """Give layers that mix up rows a forward that does not.
 
     Raises MismatchError for those that would answer as the base, or for other rows.
     """
-    found = [*_found(model), *batch_first(model)]
-    for module, forward in found:
-        module.forward = forward
-    return [module for module, _ in found]
+    for module, forward in [*_found(model), *batch_first(model)]:
+        replace(module, "forward", forward, undo)
 
 
 def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
