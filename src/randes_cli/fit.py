@@ -14,8 +14,8 @@ from randes_cli.plan import superposable, tensor_bytes
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo, Tensors, once, table_bytes
 
 #: A task that shares less of the base's bytes by name and shape does not belong to it, unless
-#: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
-#: the second share of the base, or has all its names (a large head became a small one).
+#: as much of its own bytes, a head of other labels apart, has a counterpart (its head was removed,
+#: say) and it covers at least the second share of the base, or has all its names.
 LEAST_MATCH = 0.95
 LEAST_PART = 0.25
 
@@ -27,6 +27,9 @@ _RESIZABLE = re.compile(
 #: another number of them, a row is another label than the base's.
 _OF_LABELS = re.compile(r"(class|label)[a-z]*_?embed|y_embed", re.IGNORECASE)
 
+
+#: Weights and biases of a classifier, of an auxiliary one, too; what is more is no head.
+_MOST_HEADS = 4
 
 #: Numbers of rows, before and after.
 Rows = tuple[int, int]
@@ -53,6 +56,24 @@ def _vocabularies(base: Tensors, task: Tensors) -> set[Rows]:
     return {(one.shape[0], other.shape[0]) for one, other in pairs if resized(one, other)}
 
 
+def _head_bytes(base: Tensors, task: Tensors, known: Collection[Rows]) -> int:
+    """Bytes of the task's classifier, where it has another number of labels than the base's.
+
+    Several heads (an auxiliary one, one for distillation) have the same labels.
+    """
+    pairs = ((base[name], tensor) for name, tensor in task.items() if name in base)
+    heads = [
+        (twin, tensor)
+        for twin, tensor in pairs
+        if twin.shape != tensor.shape
+        and twin.shape[1:] == tensor.shape[1:]
+        and not resized(twin, tensor, known)
+    ]
+    labels = {(twin.shape[:1], tensor.shape[:1]) for twin, tensor in heads}
+    one = len(labels) == 1 and len(heads) <= _MOST_HEADS
+    return tensor_bytes(tensor for _, tensor in heads) if one else 0
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFit:
     """How a task's tensors meet a base's.
@@ -62,7 +83,8 @@ class TaskFit:
         exact: the others, by name, each with the reason why it is kept as it is.
         missing: the base's tensors that the task lacks.
         matched: share of the base's bytes that the task has by name and shape, 0 to 1.
-        covered: share of the task's bytes that have such a counterpart, 0 to 1.
+        covered: share of the task's bytes that have such a counterpart, 0 to 1; a classifier's
+            head with another number of labels does not count.
         unmatched: first names of the base and of the task without a counterpart.
     """
 
@@ -76,6 +98,8 @@ class TaskFit:
 
 #: Why a tensor that has no such role is kept exactly.
 ASKED = "as asked (--exact)"
+#: Of a head of other labels, say: several tasks with such are told of in one line.
+RESHAPED = "of another shape than the base's"
 #: Of a task that is added: its bank keeps the tensor so, by --exact or for the base's infinities.
 AS_BANK = "as the bank keeps it"
 
@@ -121,7 +145,7 @@ def fit_task(
         if twin is None:
             exact[name] = reasons.get(name) or "not in the base"
         elif not (same or grown):
-            exact[name] = f"shape {list(tensor.shape)}, the base's is {list(twin.shape)}"
+            exact[name] = RESHAPED
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
@@ -133,6 +157,6 @@ def fit_task(
         exact,
         missing,
         matched / max(1, tensor_bytes(base.values())),
-        covered / max(1, tensor_bytes(task.values())),
+        covered / max(1, tensor_bytes(task.values()) - _head_bytes(base, task, known)),
         (missing[:3], extra[:3]),
     )

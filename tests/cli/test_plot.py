@@ -23,6 +23,7 @@ from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import Curves, lambda_curves
 from randes_cli.views import figures
+from randes_cli.views.text import human
 from tests.cli.conftest import Result
 from tests.cli.render.test_bank import make_bank
 
@@ -36,7 +37,7 @@ def test_the_same_bank_draws_the_same_svg_without_a_date_or_a_link(
     pictures = [tmp_path / f"{n}.svg" for n in (1, 2)]
     for picture in pictures:
         result = randes("plot", bank, "--kind", kind, "-o", picture)
-        assert result == Result(0, "", "")
+        assert result == Result(0, "", f"{picture}  {human(picture.stat().st_size)}\n")
     first, second = (picture.read_bytes() for picture in pictures)
     assert first == second
     assert b"<dc:date>" not in first

@@ -15,6 +15,7 @@ from randes_cli.ops.describe import describe
 from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import lambda_curves
 from randes_cli.views.page import PageData, report_page
+from randes_cli.views.text import human
 from tests.axe import violations
 from tests.browser import Page
 from tests.cli.conftest import Result
@@ -94,7 +95,8 @@ def test_the_page_is_whole_and_needs_nothing_else(
     bank: Path, randes: Callable[..., Result], tmp_path: Path
 ) -> None:
     out = tmp_path / "report.html"
-    assert randes("report", bank, "-o", out) == Result(0, "", "")
+    result = randes("report", bank, "-o", out)
+    assert result == Result(0, "", f"{out}  {human(out.stat().st_size)}\n")
     read = check_alone(out.read_text("utf-8"))
     for word in ("bank.randes", "h.*.w.weight", "layer 3", "a.safetensors", "16 bits"):
         assert any(word in text for text in read.texts), word

@@ -6,9 +6,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import print_json, progress_bar
+from randes_cli.cli.output import note, print_json, progress_bar
 from randes_cli.cli.panels import option
 from randes_cli.cli.words import check_originals, originals, run_options
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from randes_cli import Written
@@ -54,7 +55,7 @@ def plot(
             run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
-    _tell(made, {"picture": made.path, "kind": kind.value}, json=json)
+    _tell(made, {"picture": made.path, "kind": kind.value}, json=json, quiet=quiet)
 
 
 def report(
@@ -82,10 +83,12 @@ def report(
             run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
-    _tell(made, {"report": made.path}, json=json)
+    _tell(made, {"report": made.path}, json=json, quiet=quiet)
 
 
-def _tell(made: Written, about: dict[str, str], *, json: bool) -> None:
+def _tell(made: Written, about: dict[str, str], *, json: bool, quiet: bool) -> None:
     if json:
         print_json({**about, "bytes": made.bytes, "strange": made.strange})
+    else:
+        note(f"{made.path}  {human(made.bytes)}", quiet=quiet)
     check_originals(f"{made.path}: written, but", made.strange)

@@ -158,7 +158,7 @@ def _interference(report: BankReport, draw: bool) -> Part:
 
 
 def _groups(key: str, title: str, head: str, rows: Sequence[GroupRow], draw: bool) -> Part:
-    words = "Where the deltas' energy is, and how near it comes back."
+    words = "Where the deltas' energy is, and how near it comes back at λ = 1."
     if not draw:
         return Part(title, words, table=group_table(key, head, rows))
     kept = kept_groups(rows)

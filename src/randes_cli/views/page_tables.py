@@ -131,7 +131,7 @@ def choice_table(report: BankReport) -> Table:
     here = [n for n, one in enumerate(found) if one.present]
     heads = ["bank", "× base", "bits", "groups", "elements", "gain kept", "in measured families"]
     exact = all(one.exact for one in found)
-    note = "" if exact else "Bytes of other banks than this one are about so."
+    note = "" if exact else "The bytes of other banks than this one are estimates."
     if any(one.approximate for one in found):
         note = f"{note} What few bits keep of such deltas (sparse, with outliers) is approximate."
     if unmeasured(report.tasks):

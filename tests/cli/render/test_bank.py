@@ -142,7 +142,7 @@ def test_sort_orders_the_tasks(tmp_path: Path, sort: str, key: object) -> None:
 def test_groups_come_with_the_most_interference_first(tmp_path: Path) -> None:
     report = report_of(make_bank(tmp_path, 4, layers=20), by="layer")
     lines = plain(bank_view(report, width=100))
-    start = lines.index("predicted by layer, most interference first") + 2
+    start = lines.index("predicted by layer at λ = 1, most interference first") + 2
     shown = [float(line.split()[2]) for line in lines[start : start + 12]]
     assert shown == sorted(shown)
     assert lines[start + 12] == "… 8 more (--full)"

@@ -151,7 +151,7 @@ def group_lines(
             ]
         )
     by_words = "most interference first" if sort in (None, "quality") else f"by {sort}"
-    title = f"predicted by {'layer' if by == 'layer' else 'type'}, {by_words}"
+    title = f"predicted by {'layer' if by == 'layer' else 'type'} at λ = 1, {by_words}"
     made = [Text(part, "bold") for part in in_lines(title, width)]
     made += table(columns, cells, width)
     return made if full or len(found) <= MOST_ROWS else [*made, more(len(found) - MOST_ROWS)]
