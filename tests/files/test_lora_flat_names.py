@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -81,6 +82,34 @@ def test_a_comfyui_lora_fits_the_names_of_the_first_release(start: str, tmp_path
     save_file(theirs, tmp_path / "lora.safetensors")
     ours = merged(tmp_path / "base.safetensors", tmp_path / "lora.safetensors")
     assert np.allclose(next(iter(ours.values())), wanted(weight, lora, module), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("head", "parts", "meant"),
+    [
+        ("lora_te1", ("text_encoder", "text_encoder_2", "text_encoder_3"), "text_encoder"),
+        ("lora_te2", ("text_encoder", "text_encoder_2", "text_encoder_3"), "text_encoder_2"),
+        ("lora_te3", ("text_encoder", "text_encoder_2", "text_encoder_3"), "text_encoder_3"),
+        ("lora_te3", ("text_encoder", "text_encoder_2"), "text_encoder_2"),  # FLUX's T5
+        ("lora_transformer", ("text_encoder", "transformer"), "transformer"),
+    ],
+)
+def test_a_beginning_means_a_component(
+    head: str, parts: tuple[str, ...], meant: str, tmp_path: Path
+) -> None:
+    weight = torch.randn(4, 4)
+    for part in parts:
+        (tmp_path / "pipe" / part).mkdir(parents=True)
+        save_file({"block.0.q.weight": weight}, tmp_path / "pipe" / part / "x.safetensors")
+    (tmp_path / "pipe/model_index.json").write_text(
+        json.dumps({part: ["a", "B"] for part in parts})
+    )
+    lora = factors(f"{head}_block_0_q", weight)
+    save_file(lora, tmp_path / "lora.safetensors")
+    ours = merged(tmp_path / "pipe", tmp_path / "lora.safetensors")
+    for part in parts:
+        new = wanted(weight, lora, f"{head}_block_0_q") if part == meant else weight
+        assert np.allclose(ours[f"{part}/block.0.q.weight"], new, atol=1e-6), part
 
 
 def test_lengths_of_kohya_are_those_of_dora(tmp_path: Path) -> None:

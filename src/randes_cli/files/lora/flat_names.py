@@ -32,7 +32,7 @@ _PLACES = {
         ("conditioner.embedders.0.transformer.", "text_encoders.clip_l.transformer."),
     ),
     "lora_te2_": (("text_encoder_2",), ("text_encoders.clip_g.transformer.",)),
-    "lora_te3_": (("text_encoder_3",), ("text_encoders.t5xxl.transformer.",)),
+    "lora_te3_": (("text_encoder_3", "text_encoder_2"), ("text_encoders.t5xxl.transformer.",)),
 }
 _LEAVES = {"A": "lora_A.weight", "B": "lora_B.weight", "bias": "lora_B.bias"}
 _MAGNITUDE = "lora_magnitude_vector"
