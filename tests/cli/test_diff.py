@@ -41,6 +41,20 @@ def test_two_checkpoints_list_what_only_one_has_and_exit_1(family: Path, randes:
     assert max(map(len, shown.out.splitlines())) <= 100
 
 
+def test_of_many_tensors_of_other_dtype_or_shape_the_first_are_shown(
+    tmp_path: Path, randes: Randes
+) -> None:
+    names = [f"h.{n:02}.weight" for n in range(50)]
+    one = {name: torch.ones(2, 3) for name in names}
+    two = {n: torch.ones(3, 2) if n < "h.25" else torch.ones(2, 3).half() for n in names}
+    for name, state in (("a", one), ("b", two)):
+        save_file(state, tmp_path / name)
+    lines = randes("diff", tmp_path / "a", tmp_path / "b").out.splitlines()
+    for head in ("other shape", "other dtype"):
+        start = next(n for n, line in enumerate(lines) if line.startswith(head))
+        assert lines[start + 21] == "… 5 more (--json lists all)" and not lines[start + 22]
+
+
 @pytest.mark.parametrize("with_base", [False, True])
 def test_cosine_and_norm_by_type_equal_those_of_whole_tensors(
     family: Path, randes: Randes, with_base: bool

@@ -93,7 +93,14 @@ def interference_table(found: TaskInterference, width: int) -> list[Text]:
 def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]], width: int) -> list[Text]:
     columns = [Column(title, name=True), Column("A", name=True), Column("B", name=True)]
     rows = [[name, _word(a), _word(b)] for name, (a, b) in pairs.items()]
-    return [Text(), *table(columns, rows, width)] if rows else []
+    shown = table(columns, rows[:_MOST_NAMES], width)
+    return [Text(), *shown, *_left_over(len(rows))] if rows else []
+
+
+def _left_over(count: int) -> list[Text]:
+    """What follows the first of so many rows."""
+    left = count - _MOST_NAMES
+    return [Text(f"… {left:,} more (--json lists all)", "dim")] if left > 0 else []
 
 
 def _word(value: Any) -> str:
@@ -131,8 +138,7 @@ def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[
         for one in types[:_MOST_NAMES]
     ]
     made = [Text(), *table(columns, rows, width)] if rows else []
-    left = len(types) - _MOST_NAMES
-    return [*made, Text(f"… {left:,} more (--json lists all)", "dim")] if left > 0 else made
+    return [*made, *_left_over(len(types))]
 
 
 def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
