@@ -73,8 +73,7 @@ class Outline:
         for share, noise in zip(shares, each, strict=True):
             kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
             size, part = self.bank_bytes(groups, bits, share), (kept.mean, kept.low, kept.high)
-            made = Alternative(groups, bits, size, cosine, False, share, *part)
-            yield replace(made, approximate=heavy) if heavy else made
+            yield Alternative(groups, bits, size, cosine, False, share, *part, approximate=heavy)
 
     @cached_property
     def _heavy(self) -> bool:

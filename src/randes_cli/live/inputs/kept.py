@@ -72,13 +72,10 @@ def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
         return args, {**given, "logits_to_keep": kept}
 
     whole = current.selection
-    after = model.register_forward_hook(
-        lambda *_: setattr(current, "selection", whole), always_call=True
-    )
-    first = model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-    handles = [first, after]
-    try:
+    with (
+        model.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
+        model.register_forward_hook(
+            lambda *_: setattr(current, "selection", whole), always_call=True
+        ),
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
