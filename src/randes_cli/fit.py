@@ -50,7 +50,7 @@ def resized(base: TensorInfo, task: TensorInfo, known: Collection[Rows] = ()) ->
     )
 
 
-def _vocabularies(base: Tensors, task: Tensors) -> set[Rows]:
+def vocabularies(base: Tensors, task: Tensors) -> set[Rows]:
     """Rows of the embeddings that are resized, which their heads have, whatever they are called."""
     pairs = ((base[name], tensor) for name, tensor in task.items() if name in base)
     return {(one.shape[0], other.shape[0]) for one, other in pairs if resized(one, other)}
@@ -133,7 +133,7 @@ def fit_task(
         return TaskFit(whole, why, (), share, share)
     superposed, exact = {}, {}
     matched, covered = 0, 0
-    known = _vocabularies(base, task)
+    known = vocabularies(base, task)
     for name, tensor in task.items():
         twin = base.get(name)
         same = twin is not None and twin.shape == tensor.shape

@@ -158,3 +158,14 @@ def test_a_config_that_is_no_object_or_unchanged_keeps_its_bytes() -> None:
 )
 def test_dtypes_go_by_the_names_that_people_use(name: str, dtype: str | None) -> None:
     assert dtype_called(name) == dtype
+
+
+def test_a_shape_that_no_field_is_known_for_is_told_of() -> None:
+    config: dict[str, Any] = {"model_type": "openelm", "num_kv_heads": [4, 4]}
+    changes = {"h.0.weight": (4, 8), "model.embed_tokens.weight": (104, 8), "head.weight": (104, 8)}
+    found, said = matched(config, **changes)
+    assert found == config
+    assert said == (
+        "config.json is the base's, and says another shape of h.0.weight: set it right, or the "
+        "weights will not load"
+    )

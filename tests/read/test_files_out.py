@@ -91,14 +91,17 @@ def test_a_config_of_an_adapter_does_not_come_back_beside_a_whole_model(tmp_path
 
 def test_layers_that_a_config_of_the_base_makes_up_are_told_of(tmp_path: Path) -> None:
     base = folder(tmp_path / "base", 0)
-    tasks = [folder(tmp_path / name, n) for n, name in enumerate(("whole", "less"), 1)]
-    for name in ("whole", "less"):
+    tasks = [folder(tmp_path / name, n) for n, name in enumerate(("whole", "less", "more"), 1)]
+    for name in ("whole", "less", "more"):
         (tmp_path / name / "config.json").unlink()
     less = {name: value for name, value in weights(2).items() if "layers.2." not in name}
     save_file(less, tmp_path / "less" / "model.safetensors", {"format": "pt"})
-    whole, pruned = pack(base.source, tasks, tmp_path / "bank.randes").tasks
+    more = {**weights(3), "layers.8.extra": next(iter(less.values()))}
+    save_file(more, tmp_path / "more" / "model.safetensors", {"format": "pt"})
+    whole, pruned, grown = pack(base.source, tasks, tmp_path / "bank.randes").tasks
     assert whole.notes == ("has no config: gets the base's side files",)
     assert pruned.notes[1].startswith("lacks layers.2 of the base, whose config.json")
+    assert grown.notes[1].startswith("has layers.8, and the base's config.json says that there")
 
 
 def test_a_task_without_a_config_gets_no_model_card_of_the_base(tmp_path: Path) -> None:

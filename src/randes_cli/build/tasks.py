@@ -10,7 +10,7 @@ from typing import Any
 
 from randes_cli.build.named import kept_once, named_like
 from randes_cli.build.participants import OpenTask, Origin
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError, first_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key
 from randes_cli.files.base import BankBase
@@ -145,7 +145,7 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
             notes += ("has no config: gets the base's side files", *changed)
             ours = [name for name in whole.tensors if name.startswith(naming.component)]
             if any(name.endswith(CONFIG) for name in files):
-                notes += _lost(_layers(ours) - _layers(source.tensors))
+                notes += _other_layers(_layers(ours), _layers(source.tensors))
     if not is_adapter(checkpoint):
         notes += tuple(unmerged(name for name in source.tensors if name not in whole.tensors))
         files, more = _without_adapter_config(files)
@@ -160,11 +160,22 @@ def _layers(names: Iterable[str]) -> set[str]:
     return {found[0] for name in names if (found := _LAYER.match(name))}
 
 
-def _lost(layers: Collection[str]) -> tuple[str, ...]:
-    """What to say of layers that a task lacks where the base's config.json comes with it."""
-    some = ", ".join(sorted(layers)[:3]) + (" …" if len(layers) > 3 else "")
-    text = f"lacks {some} of the base, whose config.json says that there are such layers"
-    return (f"{text}: set it right, or they will be made up",) if layers else ()
+def _other_layers(ours: Collection[str], theirs: Collection[str]) -> tuple[str, ...]:
+    """What to say where the base's config.json comes with a task of fewer layers, or of more."""
+    lost, stems = {*ours} - {*theirs}, {layer.rpartition(".")[0] for layer in ours}
+    more = {layer for layer in {*theirs} - {*ours} if layer.rpartition(".")[0] in stems}
+    said = []
+    if lost:
+        said.append(
+            f"lacks {first_of(sorted(lost), 3)} of the base, whose config.json says that there are "
+            "such layers: set it right, or they will be made up"
+        )
+    if more:
+        said.append(
+            f"has {first_of(sorted(more), 3)}, and the base's config.json says that there are no "
+            "such layers: set it right, or they will be left out"
+        )
+    return tuple(said)
 
 
 def _files_of(naming: Naming, files: Mapping[str, SideFile]) -> Mapping[str, SideFile]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from randes_cli.errors import first_of
 from randes_cli.files.checkpoint.quantised import drop_quantised
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
-from randes_cli.fit import resized
+from randes_cli.fit import resized, vocabularies
 from randes_cli.specs import DTYPES, TensorInfo, Tensors
 
 _POSITIONS = re.compile(r"wpe|position")
@@ -119,9 +121,8 @@ def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
 
 def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     """The labels of a classifier that the base has not, or has with other labels."""
-    named = config.get("id2label")
-    timm = "architecture" in config and isinstance(config.get("num_classes"), int)
-    count: int = config["num_classes"] if timm else len(named) if isinstance(named, dict) else 2
+    named, count = config.get("id2label"), _label_count(config)
+    timm = _of_timm(config)
     heads = {
         tensor.shape[0]
         for name, tensor in task.items()
@@ -135,6 +136,36 @@ def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     config["id2label"] = {str(n): f"LABEL_{n}" for n in range(min(heads))}
     config["label2id"] = {f"LABEL_{n}": n for n in range(min(heads))}
     config.pop("num_labels", None)
+
+
+def _of_timm(config: Mapping[str, Any]) -> bool:
+    return "architecture" in config and isinstance(config.get("num_classes"), int)
+
+
+def _label_count(config: Mapping[str, Any]) -> int:
+    """How many labels a configuration says that a classifier has."""
+    named = config.get("id2label")
+    if _of_timm(config):
+        return int(config["num_classes"])
+    return len(named) if isinstance(named, dict) else 2
+
+
+def _other_shapes(data: bytes, base: Tensors, task: Tensors) -> list[str]:
+    """Weights of another shape than the base's that are neither embeddings nor heads."""
+    with suppress(ValueError):
+        config = parse_json(data, strict=False)
+        if isinstance(config, dict) and _KIND in config:
+            count, known = _label_count(config), vocabularies(base, task)
+            return [
+                name
+                for name, tensor in task.items()
+                if name in base
+                and len(tensor.shape) > 1
+                and tensor.shape != base[name].shape
+                and not resized(base[name], tensor, known)
+                and not _is_head(base[name], tensor, count)
+            ]
+    return []
 
 
 def _is_head(base: TensorInfo | None, task: TensorInfo, count: int) -> bool:
@@ -212,6 +243,9 @@ def match_configs(
         if said:  # it may have grown to what it was
             made[name] = file.with_data(after)
             notes.append(f"{name}: {said}, as the weights have it")
+        if other := _other_shapes(before, ours, theirs):
+            text = f"{name} is the base's, and says another shape of {first_of(other, 3)}"
+            notes.append(f"{text}: set it right, or the weights will not load")
     return made, tuple(notes)
 
 
