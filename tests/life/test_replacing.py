@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,9 +88,9 @@ def test_a_replacement_is_one_commit_that_reads_each_byte_about_once(
     bank = make_bank(folder, ("whole", "single"), out="commits.randes")
     commits = []
 
-    def counted(path: Path, *, force: bool) -> object:
+    def counted(path: Path, **options: Any) -> object:
         commits.append(path)
-        return atomic_file(path, force=force)
+        return atomic_file(path, **options)
 
     monkeypatch.setattr("randes_cli.files.bank.output.atomic_file", counted)
     report = add(bank, _inputs(folder, {"whole": "half", "new": "sparse"}), run=ONE, replace=True)
