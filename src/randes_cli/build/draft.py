@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -215,6 +215,13 @@ class Draft:
         tensors, shared = self.base.tensors, group in self.start.shares
         share = self.share(group, unit.names[0]) if shared else None
         return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
+
+    def live_sums(self, steps: Steps, units: Container[Unit]) -> Iterator[TensorInfo]:
+        """The live superpositions of some units that there will be."""
+        for group, unit in self.places(steps):
+            enters = unit in steps.ready and group in self.entered.get(unit, ())
+            if unit in units and (enters or (group, unit) in self.kept):
+                yield from self.sums((group, unit), steps.width(unit))
 
     def share(self, group: int, name: str) -> Share:
         """Which elements a group's superposition of a tensor has."""

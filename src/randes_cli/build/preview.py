@@ -128,7 +128,7 @@ def _edited(
 ) -> Iterator[TensorInfo]:
     """The tensors of the bank that follows an old one, in the order of its file: see `fill`."""
     yield from map(old.info, draft.kept_keys("base"))
-    yield from _live_sums(draft, steps)
+    yield from draft.live_sums(steps, set(draft.units))
     yield from map(old.info, draft.taken_over())
     yield from (tensor for tensor, _ in draft.new_files())
     yield from (one.kept for one in draft.exact if one.twin is None)
@@ -136,11 +136,3 @@ def _edited(
     found = statistics.data()
     yield from (TensorInfo(key, "F64", data.shape) for key, data in found.items())
     yield from (old.info(key) for key in draft.kept_statistics() if key not in found)
-
-
-def _live_sums(draft: Draft, steps: Steps) -> Iterator[TensorInfo]:
-    """The live superpositions that there will be."""
-    for group, unit in draft.places(steps):
-        enters = unit in steps.ready and group in draft.entered.get(unit, ())
-        if enters or (group, unit) in draft.kept:
-            yield from draft.sums((group, unit), steps.width(unit))

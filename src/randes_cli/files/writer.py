@@ -17,11 +17,7 @@ from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 def split_shards(tensors: Sequence[TensorInfo], most: int | None) -> list[list[TensorInfo]]:
     """Tensors in files of at most `most` bytes of data (a larger tensor has one of its own)."""
-    return [sorted(shard, key=_item_size) for shard in _cut(tensors, most)]
-
-
-def _item_size(tensor: TensorInfo) -> int:
-    return -ITEM_SIZE[tensor.dtype]
+    return [sorted(shard, key=lambda t: -ITEM_SIZE[t.dtype]) for shard in _cut(tensors, most)]
 
 
 def _cut(tensors: Sequence[TensorInfo], most: int | None) -> list[Sequence[TensorInfo]]:

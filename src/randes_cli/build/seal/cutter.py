@@ -22,12 +22,11 @@ from randes_cli.build.together import Many
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.seal_passes import Scales
 from randes_cli.files.bank.container import Container
-from randes_cli.files.bank.keys import sealed_tensors, sum_key
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.spool import Spool
 from randes_cli.plan import Unit
-from randes_cli.specs import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,6 @@ class Cuts:
     groups: Sequence[int]
     bits: int
     unit_of: Mapping[str, Unit]
-
-    def pair(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
-        """Scales and codes of a superposition."""
-        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
 
 class Cutter(TensorSink):
@@ -196,7 +191,7 @@ class Cutter(TensorSink):
             fitted = fitted_to(one.squares, one.sum.share, bits)
             one.scales = Scales.of(fitted, one.sum.share, bits)
             self.found[key] = Agreement(sum(one.squares[0].tolist())), one.scales.part
-            self.writer.write_whole(self.layout.pair(one.sum)[0], scale_bytes(*fitted))
+            self.writer.write_whole(one.sum.sealed(bits)[0], scale_bytes(*fitted))
             spans += [(opened, one, start) for start in range(0, one.sum.elements, SPAN)]
         opened.left = len(spans)
         with self._lock:

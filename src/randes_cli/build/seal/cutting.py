@@ -30,7 +30,6 @@ from randes_cli.core.arrays import F16, Raw
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units, add_squares
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import sealed_tensors
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
 from randes_cli.plan import Rect
@@ -190,8 +189,7 @@ class Cutting:
             units = self._units(one, number, rect, part)
             add_squares(units, rect.start, squares[0][rect.start // cols :], squares[1])
         rows, columns = fitted_to(squares, one.share, self.bits)
-        tensor, _ = sealed_tensors(one.group, one.tensor, self.bits, one.share)
-        writer.write_whole(tensor, scale_bytes(rows, columns))
+        writer.write_whole(one.sealed(self.bits)[0], scale_bytes(rows, columns))
         self.take_scales(one, rows, columns)
         self.agreement[one.key] = _agreement(squares)
         whole: Units = raw.view(code_dtype(8 * size))

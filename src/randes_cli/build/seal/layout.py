@@ -8,12 +8,11 @@ from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.seal.cutter import Cuts
-from randes_cli.build.seal.sums import Sum
+from randes_cli.build.seal.sums import Sum, measured_tensors, place_sealed
 from randes_cli.build.steps import Steps
-from randes_cli.files.bank.checks import cut_shape
-from randes_cli.files.bank.keys import cut_key, sum_key
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.writer import BankWriter
-from randes_cli.plan import Unit, chunks, sealable, superposable
+from randes_cli.plan import Unit, chunks, sealable
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Cells
 
@@ -28,6 +27,7 @@ class SealedLayout:
         groups: those that hold a task.
         kept: what a live bank has, too: base, small sums, exact tensors, statistics, files.
         sums: those that are cut.
+        measured: what sealing says of each group.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class SealedLayout:
     ) -> None:
         self.draft, self.bits = draft, bits
         self.groups = sorted({participant.group for participant in draft.coming})
-        sums = self._live(steps, set(late))
+        self.measured = measured_tensors(draft.base.tensors, self.groups)
+        sums = draft.live_sums(steps, set(draft.units).difference(late))
         exact = [one.kept for one in draft.exact if one.twin is None]
         later = [
             tensor
@@ -56,16 +57,6 @@ class SealedLayout:
         kept = [tensor for tensor in live if tensor.name not in gone]
         last = [*draft.beside(cells), *(tensor for tensor, _ in draft.new_files())]
         self.kept = [*draft.base_table.values(), *kept, *last]
-
-    def _live(self, steps: Steps, late: set[Unit]) -> list[TensorInfo]:
-        """The superpositions that are placed before any is computed."""
-        draft = self.draft
-        return [
-            tensor
-            for group, unit in draft.places(steps)
-            if unit in steps.ready and unit not in late and group in draft.entered.get(unit, ())
-            for tensor in draft.sums((group, unit), steps.width(unit))
-        ]
 
     def _cut(self, live: dict[str, TensorInfo]) -> list[Sum]:
         """Group by group, in the order of the base: see `sums_of`."""
@@ -82,15 +73,9 @@ class SealedLayout:
         return Cuts(self.sums, self.groups, self.bits, self.draft.unit_of)
 
     @property
-    def measured(self) -> list[TensorInfo]:
-        """What sealing says of each group."""
-        rows = sum(map(superposable, self.draft.base.tensors.values()))
-        return [TensorInfo(cut_key(group), "F64", cut_shape(rows)) for group in self.groups]
-
-    @property
     def candidates(self) -> list[TensorInfo]:
         """Tensors that the header has room for, in the order of a seal."""
-        made = [tensor for pair in map(self.cuts.pair, self.sums) for tensor in pair]
+        made = [tensor for one in self.sums for tensor in one.sealed(self.bits)]
         return [*self.kept, *made, *self.measured, *closing_tensors()]
 
     def place(self, writer: BankWriter) -> None:
@@ -98,7 +83,4 @@ class SealedLayout:
         for tensor in self.kept:
             writer.place(tensor)
         writer.close_shard()
-        for number in (0, 1):  # scales, then codes
-            for pair in map(self.cuts.pair, self.sums):
-                writer.place(pair[number])
-        writer.close_shard()
+        place_sealed(writer, self.sums, self.bits)

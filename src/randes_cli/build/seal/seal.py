@@ -24,16 +24,21 @@ from randes_cli.build.copies import (
 )
 from randes_cli.build.layout import bank_size
 from randes_cli.build.seal.cutting import Cutting
-from randes_cli.build.seal.sums import Sum, moments_of, scale_bytes, sums_of
+from randes_cli.build.seal.sums import (
+    measured_tensors,
+    moments_of,
+    place_sealed,
+    scale_bytes,
+    sums_of,
+)
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.header_room import header_room
-from randes_cli.files.bank.keys import cut_key, sealed_tensors
+from randes_cli.files.bank.keys import cut_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import bank_output, passing_bank
 from randes_cli.files.bank.records import SealRecord
@@ -46,11 +51,10 @@ from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
-from randes_cli.specs import RunOptions, TensorInfo, check_shard_size, table_bytes
+from randes_cli.specs import RunOptions, check_shard_size, table_bytes
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
@@ -140,8 +144,8 @@ class _Sealing:
         self.cutting = Cutting(old, self.sums, bits, run, progress)
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         self.kept = [key for key in content_keys(old) if key not in gone]
-        self.measured = [self._measured(group) for group in self.groups]
-        made = [tensor for one in self.sums for tensor in self._tensors(one)]
+        self.measured = measured_tensors(named, self.groups)
+        made = [tensor for one in self.sums for tensor in one.sealed(bits)]
         kept = map(old.info, self.kept)
         self.candidates = [*kept, *made, *self.measured, *closing_tensors()]
 
@@ -174,8 +178,10 @@ class _Sealing:
 
     def size(self, supposed: Manifest) -> int:
         """Bytes of the sealed bank, but for digits of λ, which are measured."""
-        made, old = self._layout(), self.old.most
-        return bank_size(self.candidates, made, supposed, asked=self.most, old=old)
+        pairs = [one.sealed(self.bits) for one in self.sums]
+        scales, codes = zip(*pairs, strict=True) if pairs else ((), ())
+        made = [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
+        return bank_size(self.candidates, made, supposed, asked=self.most, old=self.old.most)
 
     def _write(
         self,
@@ -197,10 +203,7 @@ class _Sealing:
             else:
                 copies = place_copies(writer, self.old, self.kept)
                 writer.close_shard()
-            for number in (0, 1):  # scales, then codes
-                for one in self.sums:
-                    writer.place(self._tensors(one)[number])
-            writer.close_shard()
+            place_sealed(writer, self.sums, self.bits)
             if crew is None:
                 left = self.cutting.measure(writer, copies)
                 self._write_scales(writer)
@@ -212,24 +215,12 @@ class _Sealing:
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
             return report(writer.finish(manifest))
 
-    def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
-        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
-
-    def _layout(self) -> list[TensorInfo]:
-        """The tensors of the sealed bank in the order of the file, but for the last."""
-        scales, codes = zip(*map(self._tensors, self.sums), strict=True) if self.sums else ((), ())
-        return [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
-
     def _write_scales(self, writer: BankWriter) -> None:
         """Write those that are known before sums are cut."""
         for one in self.sums:
             if one.key in self.cutting.scales:
                 data = scale_bytes(*self.cutting.fitted(one))
-                writer.write_whole(self._tensors(one)[0], data)
-
-    def _measured(self, group: int) -> TensorInfo:
-        rows = norm_rows(self.old.manifest.base.tensors)
-        return TensorInfo(cut_key(group), "F64", cut_shape(len(rows)))
+                writer.write_whole(one.sealed(self.bits)[0], data)
 
     def _moments(self) -> dict[int, F64]:
         """What became of each group's superpositions, as ``stats/sealed/<group>`` has it."""

@@ -175,7 +175,7 @@ class CutCrew:
     def finish(self, writer: BankWriter, progress: Progress) -> None:
         """Put shards together, now that all is there."""
         for one in self.cuts.sums:
-            tensor = self.cuts.pair(one)[0]
+            tensor = one.sealed(self.cuts.bits)[0]
             data, number = self._scales[tensor.name], writer.number_of(tensor.name)
             if number in self._pieces:
                 self._pieces[number].put(tensor, data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -16,7 +16,8 @@ from randes_cli.core.seal_passes import Units, add_squares
 from randes_cli.core.share import Share
 from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.keys import cut_key, sealed_tensors, sum_key
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.plan import Rect, chunks, sealable, share_of
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.lengths import norm_rows
@@ -40,6 +41,10 @@ class Sum:
         """As stored."""
         return prod(self.share.shape)
 
+    def sealed(self, bits: int) -> tuple[TensorInfo, TensorInfo]:
+        """Its scales and codes, once it is cut to so many bits."""
+        return sealed_tensors(self.group, self.tensor, bits, self.share)
+
 
 def sums_of(bank: BankFile, groups: Collection[int]) -> list[Sum]:
     """The superpositions of groups that can be cut, group by group in the order of the base."""
@@ -51,6 +56,20 @@ def sums_of(bank: BankFile, groups: Collection[int]) -> list[Sum]:
                 grid = chunks(*bank.info(key).matrix)
                 made.append(Sum(group, tensor, share_of(tensor, group, shares), grid))
     return made
+
+
+def measured_tensors(base: Mapping[str, TensorInfo], groups: Iterable[int]) -> list[TensorInfo]:
+    """What sealing says of each group, as a bank stores it."""
+    shape = cut_shape(len(norm_rows(base)))
+    return [TensorInfo(cut_key(group), "F64", shape) for group in groups]
+
+
+def place_sealed(writer: BankWriter, sums: Sequence[Sum], bits: int) -> None:
+    """Place the scales of superpositions, then their codes."""
+    for number in (0, 1):
+        for one in sums:
+            writer.place(one.sealed(bits)[number])
+    writer.close_shard()
 
 
 def scale_bytes(rows: F16, columns: F16) -> bytes:

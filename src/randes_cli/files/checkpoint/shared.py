@@ -145,7 +145,10 @@ def ties_of_base(alike: Classes, tasks: Sequence[tuple[Source, Classes]]) -> dic
     from a UNet, an average beside its model, experts made of one layer): those are kept apart.
     """
     made: dict[str, str] = {}
-    numbers = [(source, _numbered(classes)) for source, classes in tasks]
+    numbers = [
+        (source, {name: number for number, names in enumerate(classes) for name in names})
+        for source, classes in tasks
+    ]
     for names in alike:
         leaders: list[str] = []
         for name in names:
@@ -156,10 +159,6 @@ def ties_of_base(alike: Classes, tasks: Sequence[tuple[Source, Classes]]) -> dic
             else:
                 made[name] = leader
     return made
-
-
-def _numbered(classes: Classes) -> dict[str, int]:
-    return {name: number for number, names in enumerate(classes) for name in names}
 
 
 def _parting(one: str, other: str, tasks: Iterable[tuple[Source, Mapping[str, int]]]) -> int:

@@ -121,11 +121,9 @@ class HubModel:
                 found: bytes = file._fetch_range(start, end)  # what fsspec asks of such files
             return found
 
-        file = hub_call(lambda: self._opened(inside, name), str(path), self.ref.repo)
+        how = {"cache_type": "none", "size": self.sizes[name]}
+        file = hub_call(lambda: self.files.open(inside, "rb", **how), str(path), self.ref.repo)
         return fetch
-
-    def _opened(self, inside: str, name: str) -> Any:
-        return self.files.open(inside, "rb", cache_type="none", size=self.sizes[name])
 
 
 # Looking
