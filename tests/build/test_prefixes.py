@@ -7,40 +7,7 @@ import torch
 
 from randes_cli import add
 from randes_cli.errors import MismatchError
-from randes_cli.files.checkpoint.names import guess_prefix, match_names
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
-
-PAIRS = {
-    "the task has more in front": (
-        ["encoder.a.weight", "encoder.b.weight"],
-        ["model.encoder.a.weight", "model.encoder.b.weight"],
-        ("model.", ""),
-    ),
-    "the base has more in front": (
-        ["bert.a.x.weight", "bert.b.x.weight"],
-        ["a.x.weight", "b.x.weight"],
-        ("", "bert."),
-    ),
-    "both have something": (
-        ["bert.a.x.weight", "bert.b.x.weight"],
-        ["model.a.x.weight", "model.b.x.weight"],
-        ("model.", "bert."),
-    ),
-    "nothing in common": (["a.x.weight", "b.x.weight"], ["c.y.weight", "d.y.weight"], None),
-    "the same names": (["a.x.weight", "b.x.weight"], ["a.x.weight", "b.x.weight"], None),
-}
-
-
-@pytest.mark.parametrize("case", PAIRS)
-def test_a_prefix_is_guessed_from_the_names(case: str) -> None:
-    base, task, guess = PAIRS[case]
-    assert guess_prefix(base, task) == guess
-
-
-def test_a_mapping_that_would_merge_two_names_is_none() -> None:
-    base = ["a.x.weight", "b.x.weight", "c.x.weight"]
-    task = [f"m.{name}" for name in base] + ["a.x.weight"]
-    assert match_names(base, task) is None
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("enc.", "model.enc."), ("bert.", "")])

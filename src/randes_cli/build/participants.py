@@ -101,7 +101,6 @@ class Participant:
         return any(name in self.fit.superposed for name in unit.names)
 
     def meets_of(self, units: Sequence[Unit]) -> list[bool]:
-        """`meets` of many units."""
         held = self.fit.superposed.keys()
         return [unit.names[0] in held or (unit.layers > 1 and self.meets(unit)) for unit in units]
 

@@ -150,7 +150,6 @@ class Tally:
         return peaks
 
     def joined(self, owner: Owner, tensors: Collection[str]) -> Mapping[str, bytes]:
-        """Each tensor's chunk digests, joined."""
         if isinstance(tensors, Table) and not self.digests:
             rows = self._rows(owner, tensors)
             if rows is not None:

@@ -85,7 +85,6 @@ class BankBase:
         return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
 
     def close(self) -> None:
-        """Close the checkpoint outside, if any."""
         if self.outside is not None:
             self.outside.close()
 

@@ -124,7 +124,6 @@ class Assembled(NamedTuple):
 
 
 def assemble(folder: ShardFolder, work: Assembly) -> Assembled:
-    """Put a shard together."""
     sink = ShardSink(folder, work.tensors, closed=work.closed)
     sink.container.digests = work.digests
     if isinstance(folder, StoredShards):

@@ -90,7 +90,6 @@ def _attempt(
 def _run_elsewhere(
     build: Build, passes: Passes, layout: SealedLayout, crew: Crew, looked: Tally
 ) -> Found:
-    """`_run` by the workers of a cluster."""
     from randes_cli.build.seal.spread import CutCrew
 
     passes.crew = crew.afresh()

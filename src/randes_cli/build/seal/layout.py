@@ -69,7 +69,6 @@ class SealedLayout:
 
     @property
     def cuts(self) -> Cuts:
-        """What is cut."""
         return Cuts(self.sums, self.groups, self.bits, self.draft.unit_of)
 
     @property

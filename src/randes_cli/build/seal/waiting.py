@@ -84,7 +84,6 @@ class Waiting:
         return self.place[self.start : self.start + self.sum.elements * self.bits // 8]
 
     def read(self, start: int, count: int) -> Units:
-        """Stored elements `start` and on."""
         size, memory = self.bits // 8, self.memory
         if memory is not None:
             raw = memory[start * size : (start + count) * size]

@@ -100,7 +100,6 @@ class Container:
         return self._starts[self._numbers[key]]
 
     def starts(self, keys: Sequence[str]) -> I64:
-        """`start` of many."""
         return np.array(self._starts, np.int64)[self._rows(keys)]
 
     def _rows(self, keys: Sequence[str]) -> I64:

@@ -90,7 +90,6 @@ class Entries(NamedTuple):
 
 
 def _lengths(names: Sequence[str]) -> I64:
-    """`name_bytes` of many."""
     plain = is_plain("".join(names))
     return np.fromiter(map(len if plain else name_bytes, names), np.int64, len(names))
 
@@ -110,5 +109,4 @@ def _kind(kind: tuple[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
 
 
 def digits_of(numbers: I64) -> I64:
-    """How many digits each number has."""
     return 1 + np.searchsorted(_POWERS, numbers, side="right")

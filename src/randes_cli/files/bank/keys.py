@@ -52,14 +52,12 @@ def parse_key(key: str) -> Key:
 
 
 def kind_bytes(tensors: Tensors) -> dict[str, int]:
-    """Bytes of a bank's tensors by kind."""
     numbers, of = once(_kinds, tensors)
     sizes = columns(tensors).of(attrgetter("nbytes"))
     return {kind: int(sizes[of == number].sum()) for kind, number in numbers.items()}
 
 
 def sum_keys(tensors: Tensors) -> list[str]:
-    """The names of a bank's superpositions."""
     numbers, of = once(_kinds, tensors)
     found = compress(tensors, (of == numbers.get("sum", -1)).tolist())
     return [key for key in found if key != "sum"]

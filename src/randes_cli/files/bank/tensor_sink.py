@@ -80,7 +80,6 @@ class TensorSink(ABC):
             self.set_digest(tensor.name, number, digest(raw))
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        """Record the digest of one chunk."""
         self.container_of(key).set_digest(key, chunk, value)
         self.arrived(key, (chunk,))
 

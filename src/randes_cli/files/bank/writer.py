@@ -84,7 +84,6 @@ class BankWriter(TensorSink):
             self._due.expect(len(self._files) - 1, tensor)
 
     def place_all(self, tensors: Table) -> None:
-        """`place` of tensors in their order."""
         if self.out.most is None:
             self._files[0].container.place_all(tensors)
             return

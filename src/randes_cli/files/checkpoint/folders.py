@@ -63,7 +63,6 @@ class Part:
     notes: tuple[str, ...] = ()
 
     def files(self) -> set[Path]:
-        """The weight files and their index."""
         return {*self.paths, *([self.index[0]] if self.index else [])}
 
 
