@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.build.copies import content_keys, copy_tensors
+from randes_cli.build.layout import bank_size
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.header_room import METADATA
-from randes_cli.files.bank.manifest import encode
 from randes_cli.files.bank.output import bank_output
-from randes_cli.files.bank.sizes import Size, bank_bytes, parts_of
+from randes_cli.files.bank.sizes import Size
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
@@ -64,9 +64,8 @@ def convert(
                 raise _not_one()
             max_shard_size = old.most
         if dry_run:
-            parts = parts_of(map(old.info, content_keys(old)))
-            text, asked = len(encode(old.manifest)), max_shard_size or 0
-            size = bank_bytes(parts, single_room(old), text, asked=asked)
+            tensors, asked = map(old.info, content_keys(old)), max_shard_size or 0
+            size = bank_size(tensors, single_room(old), old.manifest, asked=asked, old=None)
             return ConvertReport(str(path), True, old.size, *size)
         with (
             bank_lock(path, wait=0.0, edits=False),

@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.records import SealRecord
-from randes_cli.files.bank.sizes import bank_bytes, parts_of
+from randes_cli.files.bank.sizes import Size, bank_bytes, parts_of
 from randes_cli.plan import sealable, superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
 def bank_size(
-    candidates: Iterable[TensorInfo],
     tensors: Iterable[TensorInfo],
+    room: int,
     manifest: Manifest,
     *,
     asked: int | None,
     old: int | None,
-) -> int:
-    """Bytes of a bank of these tensors, in this order, and a manifest.
-
-    `asked` and `old` are as of `most_bytes`.
-    """
-    room, text = header_room(candidates), len(encode(manifest))
-    return bank_bytes(parts_of(tensors), room, text, asked=asked, old=old).bytes
+) -> Size:
+    """`bank_bytes` of a bank of these tensors, in this order, and a manifest."""
+    text = len(encode(manifest))
+    return bank_bytes(parts_of(tensors), room, text, asked=asked, old=old)
 
 
 def default_bits(base: Iterable[TensorInfo], storage: BaseStorage, held: Collection[int]) -> int:

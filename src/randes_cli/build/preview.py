@@ -9,6 +9,7 @@ from randes_cli.build.altered import foreseen
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, look_at
+from randes_cli.build.layout import bank_size
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.overflow import check_sums
 from randes_cli.build.records import NO_FINGERPRINT, record_of, recorded_source
@@ -18,8 +19,6 @@ from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.manifest import Manifest, encode
-from randes_cli.files.bank.sizes import bank_bytes, parts_of
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.approximate import SAMPLED, SUPPOSED
 from randes_cli.stats.coefficients import with_defaults
@@ -53,11 +52,13 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     manifest = replace(build.with_records(added), cells=cells)
     manifest = with_defaults(manifest, statistics.known)
     if old is not None:
-        size = edited_size(build, old, manifest, statistics)
-        return Built(size, manifest, statistics)
+        room = room_of(build.draft, build.steps, cells)
+        tensors = _edited(build.draft, old, build.steps, statistics)
+        size = bank_size(tensors, room, manifest, asked=build.most, old=old.most)
+        return Built(size.bytes, manifest, statistics)
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-    size = Sizes(build.draft, whole, statistics, build.most).here(build.steps, seal_bits)
-    return Built(size, manifest, statistics)
+    nbytes = Sizes(build.draft, whole, statistics, build.most).here(build.steps, seal_bits)
+    return Built(nbytes, manifest, statistics)
 
 
 def _like_the_base(draft: Draft) -> set[tuple[int, str]]:
@@ -111,22 +112,13 @@ def sampled(build: Build) -> str:
     return SUPPOSED if build.supposed else SAMPLED
 
 
-def edited_size(build: Build, old: BankFile, manifest: Manifest, statistics: Statistics) -> int:
-    """Bytes of the bank that follows `old`, to the byte if samples showed what has changed.
-
-    What may turn out to be the base's (a running statistic) counts by its beginning.
-    """
-    draft, steps = build.draft, build.steps
-    room = room_of(draft, steps, statistics.cells)
-    parts = parts_of(_edited(draft, old, steps, statistics))
-    text = len(encode(manifest))
-    return bank_bytes(parts, room, text, asked=build.most, old=old.most).bytes
-
-
 def _edited(
     draft: Draft, old: BankFile, steps: Steps, statistics: Statistics
 ) -> Iterator[TensorInfo]:
-    """The tensors of the bank that follows an old one, in the order of its file: see `fill`."""
+    """The tensors of the bank that follows an old one, in the order of its file: see `fill`.
+
+    What may turn out to be the base's (a running statistic) counts by its beginning.
+    """
     yield from map(old.info, draft.kept_keys("base"))
     yield from draft.live_sums(steps, set(draft.units))
     yield from map(old.info, draft.taken_over())

@@ -181,7 +181,8 @@ class _Sealing:
         pairs = [one.sealed(self.bits) for one in self.sums]
         scales, codes = zip(*pairs, strict=True) if pairs else ((), ())
         made = [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
-        return bank_size(self.candidates, made, supposed, asked=self.most, old=self.old.most)
+        room, old = header_room(self.candidates), self.old.most
+        return bank_size(made, room, supposed, asked=self.most, old=old).bytes
 
     def _write(
         self,
