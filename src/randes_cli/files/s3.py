@@ -187,11 +187,7 @@ def _read(place: RemotePath, stop: int) -> bytes:
 
 
 def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str, datetime | None]]:
-    """Uploads in parts below a folder of S3 that were begun and not ended: ids, and when.
-
-    A process that is killed leaves some, which no reader sees and the store charges for. None
-    where the store does not say (work-alikes, or no right to ask).
-    """
+    """`begun_parts` of S3."""
     if folder.scheme not in S3:
         return []
     filesystem, inside = reach(folder)

@@ -27,14 +27,10 @@ _ROOM = 2**19
 
 
 class Spot(NamedTuple):
-    """A tensor of a unit, with what it is asked for by: its shape and signs."""
+    """A tensor of a unit."""
 
     unit: Unit
     position: int
-
-    @property
-    def name(self) -> str:
-        return self.unit.names[self.position]
 
 
 #: The orders of one unit at a time, by task's seed and index: some types have 30,000 layers.
