@@ -12,6 +12,7 @@ from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
 from randes_cli.build.room import sum_table
 from randes_cli.build.tally import Tally
+from randes_cli.build.work import Attempt
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.checkpoint.shared import content_fingerprint
@@ -136,18 +137,24 @@ def _only_read(passes: Passes) -> list[Exact]:
 
 def _add_late(passes: Passes) -> None:
     """Superpose and keep what only the whole pass showed to have changed."""
-    draft, tally = passes.draft, passes.tally
-    late = [unit for unit in draft.units if unit in tally.largest]
-    for unit in late:
-        passes.steps.late(unit, tally.largest[unit])
+    draft = passes.draft
+    late, differ = found_late(passes)
     groups = range(draft.start.groups if late else 0)
     _place(passes, [(g, unit) for g in groups for unit in late if g in draft.entered[unit]])
-    differ = [one for one in draft.exact if one.twin and differs(tally, one)]
     for one in differ:
         passes.writer.place(one.kept)
     if late or differ:
         passes.run(late, differ, "sparse changes")
         passes.settle()
+
+
+def found_late(attempt: Attempt) -> tuple[list[Unit], list[Exact]]:
+    """Units and exact tensors that only the whole pass showed to have changed; steps are given."""
+    draft, steps, tally = attempt.draft, attempt.steps, attempt.tally
+    late = [unit for unit in draft.units if unit in tally.largest]
+    for unit in late:
+        steps.late(unit, tally.largest[unit])
+    return late, [one for one in draft.exact if one.twin and differs(tally, one)]
 
 
 def differs(tally: Tally, one: Exact) -> bool:

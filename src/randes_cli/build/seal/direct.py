@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
-from randes_cli.build.fill import base_outside, differs, embeds
+from randes_cli.build.fill import base_outside, differs, embeds, found_late
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.seal.cutter import Cutter
@@ -115,11 +115,7 @@ def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
         else:
             bench = Bench(draft, _Nowhere(), tally, build.workers, build.progress)
             bench.do(work, phase)
-    late = [unit for unit in draft.units if unit in tally.largest]
-    for unit in late:
-        steps.late(unit, tally.largest[unit])
-    differ = [one for one in twins if differs(tally, one)]
-    return SealedLayout(draft, steps, build.cells, bits, late, differ), tally
+    return SealedLayout(draft, steps, build.cells, bits, *found_late(attempt)), tally
 
 
 def _run(build: Build, passes: Passes, looked: Tally) -> None:
