@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from randes_cli import Bank, PackOptions, TaskInput, add, pack, remove, unpack
 from randes_cli.errors import MismatchError
-from tests.files.test_stored_names import llava, qwen2_vl, vit
+from tests.files.test_stored_names import gte, llava, mixtral, qwen2_vl, vit
 
 FSDP = "_fsdp_wrapped_module"
 State = dict[str, torch.Tensor]
@@ -174,3 +174,18 @@ def test_what_is_kept_exactly_is_told_under_the_name_that_the_task_has(tmp_path:
     assert kept == {"module.lm_head.weight"}
     found = back(tmp_path / "bank.randes", "one")
     assert torch.equal(found["module.lm_head.weight"], task["module.lm_head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(gte, r"layers\.0\.mlp\.gate_proj"), (mixtral, r"\.experts\.\w+_proj")]
+)
+def test_weights_that_are_cut_or_joined_in_memory_are_refused_with_what_to_do(
+    make: Any, name: str, tmp_path: Path
+) -> None:
+    model = make()
+    model.save_pretrained(tmp_path / "file")
+    (memory,) = save(tmp_path, memory={n: t.clone() for n, t in model.state_dict().items()})
+    file = TaskInput("file", str(tmp_path / "file"))
+    for base, task, whose in ((file, memory, "task"), (memory, file, "base")):
+        with pytest.raises(MismatchError, match=rf"the {whose} has .*{name}.* in memory and not"):
+            pack(base.source, [task], tmp_path / "bank.randes")

@@ -22,6 +22,9 @@ from randes_cli.specs import Tensors
 #: What may lie a word higher in the file by itself: PaliGemma's `multi_modal_projector.linear`.
 _ALONE = re.compile(r"model\.[a-z_]+projector\.\w+\.(weight|bias)")
 
+#: Experts of a layer in one tensor, which files of many models have one by one.
+_JOINED = re.compile(r"\.experts\.(gate_up|down)_proj$")
+
 
 class StoredNames:
     """What a base's file calls what an adapter names: `wanted` are its modules' weights.
@@ -135,6 +138,17 @@ class StoredNames:
         words = set(name.split(".")[:-1]) & set(moved.split(".")[:-1])
         named = not all(map(str.isdigit, words))
         return name.startswith(theirs) and moved in self._stored and named
+
+
+def of_memory(base: Collection[str], task: Collection[str]) -> list[str]:
+    """What to say of weights that one side has in pieces or joined, as no file has them."""
+    for stored, given, whose in ((base, task, "the task"), (task, base, "the base")):
+        cut, apart = pieces(stored), any(".experts.0." in name for name in stored)
+        for name in given:
+            if name not in stored and (name in cut or (apart and _JOINED.search(name))):
+                text = f"{whose} has {name!r} as transformers has it in memory and not in files"
+                return [f"{text}: save it with save_pretrained"]
+    return []
 
 
 def otherwise_named(
