@@ -67,6 +67,32 @@ def test_one_task_of_a_base_as_wide_as_its_superposition(
     assert not packer.reports[-1].unsuited
 
 
+def of_rank(rank: int, seed: int) -> State:
+    """Matrices of this rank, and a vector."""
+    left = random_state({f"h.{n}.weight": [160, rank] for n in range(3)}, seed=seed)
+    right = random_state({f"h.{n}.weight": [rank, 144] for n in range(3)}, seed=seed + 50)
+    return {**{n: 0.002 * left[n] @ right[n] for n in left}, "norm": torch.full((144,), 0.01)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("ranks", "said"), [((4, 6, 5), True), ((4, 6, 90), False)])
+def test_deltas_of_low_rank_are_smaller_as_adapters(
+    packer: Packer, dtype: torch.dtype, ranks: tuple[int, ...], said: bool
+) -> None:
+    base = {**random_state({f"h.{n}.weight": [160, 144] for n in range(3)}, seed=9)}
+    base = {n: 0.02 * v for n, v in base.items()} | {"norm": torch.ones(144)}
+    base = {name: value.to(dtype) for name, value in base.items()}
+    tasks = {
+        f"t{seed}": {n: (base[n].float() + d).to(dtype) for n, d in of_rank(rank, seed).items()}
+        for seed, rank in enumerate(ranks)
+    }
+    packer.pack(base, {**tasks, "base": base})
+    told = packer.reports[-1].unsuited
+    assert [text.startswith("these deltas have a rank of about 6") for text in told] == [
+        True
+    ] * said
+
+
 def adapter(folder: Path, rank: int) -> Path:
     """A LoRA adapter of every matrix."""
     state = {}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
+from randes_cli.build.low_rank import better_adapters
 from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.samples.stand_ins import stand_in_note
@@ -96,7 +97,9 @@ def pack_report(
         alternatives=choices,
         advice=adapter_advice(cosine) if kept_adapters else hedged(advice(choices), predicted),
         saving=hedged(_saving(build, built, choices, base_bytes), predicted),
-        unsuited=() if build.supposed else _unsuited(inputs, built, size, base_bytes, cosine),
+        unsuited=()
+        if build.supposed or not weigh
+        else _unsuited(inputs, built, size, base_bytes, cosine),
     )
 
 
@@ -105,9 +108,11 @@ def _unsuited(
 ) -> tuple[str, ...]:
     """Why superposition is the wrong choice, if it is."""
     given = sum(table_bytes(_as_given(one.source).tensors) for one in inputs.participants)
+    far, zero = reads_far(), built.manifest.base.storage is BaseStorage.zero
     told = (
         saves_little(built.manifest, size, base_bytes, given),
         nearer_base(built.manifest, whole_gram(built.statistics.grams), cosine),
+        None if far or zero else better_adapters(inputs, built, size, base_bytes),
     )
     return tuple(filter(None, told))
 

@@ -37,6 +37,19 @@ def saves_little(manifest: Manifest, bank: int, base: int, tasks: int) -> str | 
     )
 
 
+def as_adapters(manifest: Manifest, rank: int, bank: int, base: int, tasks: int) -> str | None:
+    """A sentence where adapters of this rank, of so many bytes in all, are smaller than a bank."""
+    bank += base * (manifest.base.storage is BaseStorage.reference)
+    if rank == 0 or base + tasks >= bank:
+        return None
+    apart, packed = ((base + tasks) / max(1, base), bank / max(1, base))
+    return (
+        f"these deltas have a rank of about {rank}, as merged adapters have: as LoRA adapters they "
+        f"and the base would take about {apart:.2f} x the base, nearly exact, the bank with its "
+        f"base {packed:.2f} x"
+    )
+
+
 def whole_gram(table: GramTable) -> F64:
     """The Gram matrix of the deltas as they are, over all tensors."""
     made = np.zeros(table.shape[2:])
