@@ -62,16 +62,18 @@ def pack(
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
 
+    speaks = json or not quiet
+    if speaks:  # nothing is loaded after the commit
+        from randes_cli.cli.render.packed import tell
+
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source, inputs, words = _what(base, tasks, recipe, given(context))
     options = replace(_options(words, inputs), max_shard_size=shard_size(max_shard_size))
     how = run_options(threads, max_memory, device, engine=engine, address=address)
     packed = partial(run, source, inputs, out, options, how, force=force, dry_run=dry_run)
     with talk.progress() as progress:
-        report = packed(weigh=json or not quiet, progress=progress)
-    if json or not quiet:
-        from randes_cli.cli.render.packed import tell
-
+        report = packed(weigh=speaks, progress=progress)
+    if speaks:
         tell(talk, report, full=full)
     if report.refused:  # as the run would end
         raise typer.Exit(report.refused[0].exit_code)
