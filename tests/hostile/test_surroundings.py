@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import torch
 
 from randes_cli.cli.main import run
 from tests.hostile.small import make_small_bank, write_small_family
@@ -266,3 +267,18 @@ def test_a_checkpoint_whose_file_name_is_no_text_can_be_packed(folder: Path) -> 
     words = ["pack", str(folder / "base.safetensors"), f"t={odd}", "-o", str(out), "-q"]
     assert run(words) == 0
     assert run(["verify", str(out), "-q"]) == 0
+
+
+def test_a_pickle_that_torch_has_advice_on_is_refused_in_one_line(folder: Path) -> None:
+    path = folder / "new.bin"
+    torch.save({"w": torch.ones(4), "x": bytearray(8)}, path, pickle_protocol=5)
+    words = ["pack", str(folder / "base.safetensors"), f"t={path}", "--allow-pickle"]
+    done = subprocess.run(
+        [sys.executable, "-m", "randes_cli", *words, "-o", str(folder / "o.randes")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+    assert "its pickle holds more than tensors" in done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 import zipfile
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -128,7 +129,8 @@ def _load(path: Path) -> Any:
 
     let = getattr(torch.serialization, "safe_globals", nullcontext)  # torch from 2.5 on
     try:
-        with let(_PLAIN):
+        with let(_PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice for who calls torch
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
@@ -138,7 +140,7 @@ def _load(path: Path) -> Any:
             "convert it to safetensors where you trust it"
         ) from None
     except Exception as error:
-        reason = str(error).partition("\n")[0][:200]
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a PyTorch file ({reason})") from error
 
 
