@@ -26,6 +26,8 @@ class Web:
         faults: statuses of the next answers, with their headers; 0 resets the connection, and
             HALF ends it amid the body.
         ranges: whether requests for a range get one.
+        shift: by how many bytes a range begins before what was asked for.
+        loops: whether an answer is the address itself.
         login: ``user:password`` that is asked for.
         sent: bytes of bodies that went out, by path.
     """
@@ -34,6 +36,8 @@ class Web:
     files: dict[str, bytes] = field(default_factory=dict)
     faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     ranges: bool = True
+    shift: int = 0
+    loops: bool = False
     login: str = ""
     sent: dict[str, int] = field(default_factory=dict)
 
@@ -67,6 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(fault[0], b"", fault[1])
         elif self.web.login and self.headers.get("Authorization") != asked:
             self._send(401, b"")
+        elif self.web.loops:
+            self._send(302, b"", {"Location": path})
         elif path not in self.web.files:
             self._send(404, b"")
         else:
@@ -78,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if wanted and self.web.ranges:
             start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
+            off = min(start, self.web.shift)
+            start, stop = start - off, stop - off
             where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
             self._send(206, data[start:stop], {**tag, **where}, half=half)
         else:

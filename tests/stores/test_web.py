@@ -81,7 +81,13 @@ def test_an_index_finds_its_shards(models: Web) -> None:
 
 @pytest.mark.parametrize(
     ("status", "headers", "wait"),
-    [(429, {"Retry-After": "7"}, 7), (500, {}, 0.5), (0, {}, 0.5), (HALF, {}, 0.5)],
+    [
+        (429, {"Retry-After": "7"}, 7),
+        (429, {"Retry-After": "\xb2"}, 0.5),
+        (500, {}, 0.5),
+        (0, {}, 0.5),
+        (HALF, {}, 0.5),
+    ],
 )
 def test_a_server_that_stumbles_is_asked_again_when_it_wants_it(
     models: Web, waits: list[float], status: int, headers: dict[str, str], wait: float
@@ -117,6 +123,16 @@ def test_what_is_not_there_and_what_has_no_ranges_are_said(models: Web) -> None:
     models.ranges = False
     with pytest.raises(HubError, match="does not answer requests for a range of bytes"):
         pack(f"{models.url}/base.safetensors", tasks(""), "x.randes")
+
+
+def test_other_bytes_than_were_asked_for_and_endless_redirects_are_said(models: Web) -> None:
+    models.shift = 8
+    with pytest.raises(HubError, match="answers other bytes than it is asked for"):
+        pack(f"{models.url}/base.safetensors", tasks(""), "x.randes")
+    models.shift, models.loops = 0, True
+    with pytest.raises(HubError, match="answered with redirects without end"):
+        pack(f"{models.url}/base.safetensors", tasks(""), "x.randes")
+    assert not Path("x.randes").exists()
 
 
 def test_a_password_is_used_and_shown_nowhere(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -22,6 +23,8 @@ Fetch: TypeAlias = Callable[[int, int], bytes]
 FIRST_READ = 2**16
 #: Bytes of the largest request: a longer read is several.
 LARGEST_READ = 2**25
+#: The first byte of a range, as a request and an answer name it.
+_FIRST = re.compile(r"bytes[ =](\d{1,20})-")
 
 
 class RangedBytes:
@@ -144,6 +147,23 @@ def _patient(path: RemotePath, fetch: Fetch) -> Fetch:
     return lambda start, end: patiently(path, lambda: fetch(start, end))
 
 
+class _Session:
+    """A web client's session, but that an answer of another range than was asked for is none."""
+
+    def __init__(self, place: RemotePath, session: Any) -> None:
+        self._place, self._session = place, session
+
+    async def get(self, url: str, **words: Any) -> Any:
+        """As of the session. Raises HubError."""
+        answer = await self._session.get(url, **words)
+        told = _FIRST.match(answer.headers.get("Content-Range", ""))
+        asked = _FIRST.match(words.get("headers", {}).get("Range", ""))
+        if told and asked and int(told[1]) != int(asked[1]):
+            answer.close()
+            raise HubError(f"{self._place}: the server answers other bytes than it is asked for")
+        return answer
+
+
 def _open(place: RemotePath) -> tuple[Mapping[str, Any], Fetch]:
     """Open a file for reads by range, each on its own: nothing is kept and nothing read ahead.
 
@@ -162,6 +182,7 @@ def _open(place: RemotePath) -> tuple[Mapping[str, Any], Fetch]:
                 "download the file first"
             )
         file = filesystem.open(inside, "rb", cache_type="none", size=details["size"])
+        file.session = _Session(place, file.session)
     else:
         file = filesystem.open(inside, "rb", cache_type="none")
         details = getattr(file, "details", None) or filesystem.info(inside)

@@ -97,7 +97,9 @@ def translate(error: BaseException, place: RemotePath) -> RandesError:
         login = f"; log in where its own tools do ({where})" if where else ""
         return HubError(f"{place}: the store refused it ({first_line(error)}){login}")
     if _answer(error):
-        return HubError(f"{place}: the store answered {_answer(error)}; say it again later")
+        endless = type(error).__name__ == "TooManyRedirects"
+        said = "with redirects without end" if endless else _answer(error)
+        return HubError(f"{place}: the store answered {said}; say it again later")
     return HubError(
         f"{place}: the connection to the store failed or was dropped ({first_line(error)}); "
         "say it again when it is back"
@@ -187,7 +189,7 @@ def _asked_for(error: Exception) -> float | None:
     """Seconds that a server asks to be left alone (Retry-After), where it says so."""
     headers = getattr(error.__cause__ or error, "headers", None) or {}
     said = str(headers.get("Retry-After", ""))
-    return min(float(said), 120.0) if said.isdigit() else None
+    return min(float(said), 120.0) if said.isascii() and said.isdigit() else None
 
 
 def version(info: Mapping[str, Any]) -> Version:
