@@ -5,20 +5,17 @@ No value changes, and the way back gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from randes_cli.build.copies import content_keys, copy_tensors
+from randes_cli.build.copies import content_keys, copied
 from randes_cli.build.layout import bank_size
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.atomic import check_target
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.header_room import METADATA
-from randes_cli.files.bank.output import bank_output
 from randes_cli.files.bank.sizes import Size
-from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
 from randes_cli.files.location import Place, new_file
@@ -67,9 +64,10 @@ def convert(
             tensors, asked = map(old.info, content_keys(old)), max_shard_size or 0
             size = bank_size(tensors, single_room(old), old.manifest, asked=asked, old=None)
             return ConvertReport(str(path), True, old.size, *size)
+        room, most = single_room(old), max_shard_size or None
         with (
             bank_lock(path, wait=0.0, edits=False),
-            _copied(old, path, max_shard_size or None, force, progress) as writer,
+            copied(old, path, room, most, force=force, progress=progress) as writer,
         ):
             size = Size(writer.finish(old.manifest), writer.files)
         return ConvertReport(str(path), False, old.size, *size)
@@ -82,24 +80,10 @@ def joined(
 
     `report` is called before the commit, with the bank's bytes.
     """
-    with (
-        BankFile(passing) as whole,
-        _copied(whole, path, None, force, progress) as writer,
-    ):
-        return report(writer.finish(whole.manifest))
-
-
-@contextmanager
-def _copied(
-    old: BankFile, path: Place, most: int | None, force: bool, progress: Progress
-) -> Iterator[BankWriter]:
-    """The same bank under way at another place, all but its manifest."""
-    check_space(path, old.size, most)
-    with bank_output(path, force=force, most=most, progress=progress) as out:
-        out.reserve(old.size)
-        writer = BankWriter(out, single_room(old), lasting=True)
-        copy_tensors(writer, old, content_keys(old), progress)
-        yield writer
+    with BankFile(passing) as whole:
+        room = single_room(whole)
+        with copied(whole, path, room, None, force=force, progress=progress) as writer:
+            return report(writer.finish(whole.manifest))
 
 
 def single_room(bank: BankFile) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -194,17 +195,32 @@ def closing_tensors() -> list[TensorInfo]:
     return [TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
 
 
+@contextmanager
+def copied(
+    old: BankFile,
+    path: Place,
+    room: int,
+    most: int | None,
+    *,
+    force: bool,
+    progress: Progress = no_progress,
+) -> Iterator[BankWriter]:
+    """The same bank under way at a place, all but its manifest."""
+    check_space(path, old.size, most)
+    with bank_output(path, force=force, most=most, progress=progress) as out:
+        out.reserve(old.size)
+        writer = BankWriter(out, room, lasting=True)
+        copy_tensors(writer, old, content_keys(old), progress)
+        yield writer
+
+
 def rewrite_manifest(path: Place, change: Callable[[Manifest], Manifest]) -> int:
     """Replace a bank by itself with another manifest, in one commit; return its bytes.
 
     The caller holds the lock. Raises BankDamaged, NoSpace, InputOutputError.
     """
     with BankFile(path) as old:
+        room = header_room([*old.store.as_single(), *closing_tensors()])
         most = most_bytes(None, old.size, old.most)
-        check_space(path, old.size, most)
-        with bank_output(path, force=True, most=most) as out:
-            out.reserve(old.size)
-            room = header_room([*old.store.as_single(), *closing_tensors()])
-            writer = BankWriter(out, room, lasting=True)
-            copy_tensors(writer, old, content_keys(old), no_progress)
+        with copied(old, path, room, most, force=True) as writer:
             return writer.finish(change(old.manifest))

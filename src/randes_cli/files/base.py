@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -132,11 +132,8 @@ def bank_base(
 ) -> Iterator[BankBase | None]:
     """The base of a bank for the time of the block; see `open_base`."""
     base = open_base(bank, given, allow_pickle=allow_pickle)
-    try:
+    with nullcontext() if base is None else closing(base):
         yield base
-    finally:
-        if base is not None:
-            base.close()
 
 
 def open_base(

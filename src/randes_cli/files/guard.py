@@ -59,18 +59,20 @@ _COMMAND: ContextVar[_Command | None] = ContextVar("command", default=None)
 
 
 @contextlib.contextmanager
-def one_command(*, afresh: bool = False) -> Iterator[None]:
+def one_command(*, afresh: bool = False) -> Iterator[_Command]:
     """What is read inside the block is an input of all that is written in it.
 
     A command that calls others is one command, unless it is to begin `afresh`. Serves as a
     decorator too.
     """
-    if _COMMAND.get() is not None and not afresh:
-        yield
+    command = _COMMAND.get()
+    if command is not None and not afresh:
+        yield command
         return
-    token = _COMMAND.set(_Command())
+    command = _Command()
+    token = _COMMAND.set(command)
     try:
-        yield
+        yield command
     finally:
         _COMMAND.reset(token)
 
@@ -78,10 +80,8 @@ def one_command(*, afresh: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def holding(path: Place, *, edits: bool) -> Iterator[None]:
     """The command has this name's lock for the block; with `edits` it replaces what it read."""
-    with one_command():
-        command, name = _COMMAND.get(), _name(path)
-        if command is None:
-            raise AssertionError("no command")
+    with one_command() as command:
+        name = _name(path)
         command.held.add(name)
         if edits:
             command.edited.add(name)
