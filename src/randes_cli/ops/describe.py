@@ -206,7 +206,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
     saves = not manifest.sealed and sealing(choices) is not None
     if saves:
-        from randes_cli.build.seal.saving import with_exact_saving  # commands start sooner
+        from randes_cli.build.seal.seal import with_exact_saving  # commands start sooner
 
         choices = with_exact_saving(bank, choices)
     details = _details(bank, base, found, cosines(grams[0]), lambdas)

@@ -8,7 +8,7 @@ time: a bank that changes meanwhile is damaged, not sealed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +50,12 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
-from randes_cli.reports import SealReport
+from randes_cli.reports import Alternative, SealReport
 from randes_cli.specs import RunOptions, check_shard_size, table_bytes
-from randes_cli.stats.alternatives import parse_limit
+from randes_cli.stats.alternatives import parse_limit, sealing
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.frontier import marked
 from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
@@ -63,6 +64,10 @@ if TYPE_CHECKING:
     from randes_cli.build.seal.crew import SealCrew
 
 R = TypeVar("R")
+
+#: Tensors of a base up to which a sealing is laid out to tell its size: of 90,000 it would take
+#: three times as long as all the rest that `inspect` says, and the table's "about" is near.
+_MOST_TENSORS = 2**13
 
 
 @one_command()
@@ -98,8 +103,8 @@ def seal(
                 check_target(target, force=force)
             stack.enter_context(bank_lock(target, wait=wait, edits=itself))
         old = stack.enter_context(open_bank(source))
-        sealing = _Sealing(source, old, bits, run, progress, max_shard_size)
-        return sealing.run(target, force=force or out is None, dry_run=dry_run)
+        under_way = _Sealing(source, old, bits, run, progress, max_shard_size)
+        return under_way.run(target, force=force or out is None, dry_run=dry_run)
 
 
 def fit_bits(bank: StrPath, limit: str | None) -> int:
@@ -115,6 +120,20 @@ def fit_bits(bank: StrPath, limit: str | None) -> int:
         if size <= most:
             return bits
     raise UsageError(f"{bank}: --fit {limit}: even one bit takes {size} bytes, more than {most}")
+
+
+def with_exact_saving(bank: BankFile, choices: Sequence[Alternative]) -> tuple[Alternative, ...]:
+    """The choices of an open bank, that which `sealing` finds with the bytes that it would have.
+
+    Of very many tensors it stays about so.
+    """
+    found = sealing(choices)
+    if found is None or len(bank.manifest.base.tensors) > _MOST_TENSORS:
+        return tuple(choices)
+    made = _Sealing(str(bank.path), bank, found.best.bits, RunOptions(), no_progress, None)
+    size = made.size(made.sealed()[0])
+    exact = replace(found.best, bank_bytes=size, exact=True)
+    return marked(exact if one is found.best else one for one in choices)
 
 
 class _Sealing:
