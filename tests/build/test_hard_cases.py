@@ -214,7 +214,8 @@ def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
 
 
 def test_a_constant_is_kept_whatever_its_values(tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
+    for name in ("broken", "asked"):
+        (tmp_path / name).mkdir()
     base = {"w.weight": torch.randn(64, 64), "attn_mask": torch.full((4, 4), -torch.inf).triu(1)}
     base["out.scores"] = torch.full((3,), torch.nan)
     same = {**base, "w.weight": base["w.weight"] + 0.01}
@@ -224,6 +225,11 @@ def test_a_constant_is_kept_whatever_its_values(tmp_path: Path) -> None:
     for back, wanted in ((first, same), (second, grown)):
         assert torch.equal(back["attn_mask"], wanted["attn_mask"])
         assert torch.isnan(back["out.scores"]).all()
+    with pytest.raises(CheckpointError, match=r"--exact out\.scores keeps every task's as it is"):
+        round_trip(tmp_path / "asked", base, same)
+    kept = PackOptions(exact=r"out\.scores")
+    _, _, (third,) = round_trip(tmp_path / "asked", base, same, options=kept)
+    assert torch.isnan(third["out.scores"]).all()
     broken = {**same, "out.scores": torch.tensor([1.0, torch.inf, 0.0])}
     with pytest.raises(CheckpointError, match=r"tensor 'out\.scores' has NaN or infinite values"):
         round_trip(tmp_path / "broken", base, broken, options=options)

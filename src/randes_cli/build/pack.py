@@ -17,7 +17,7 @@ from randes_cli.build.seal.direct import write_sealed
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import machines
-from randes_cli.errors import UsageError
+from randes_cli.errors import CheckpointError, UsageError, shell_word
 from randes_cli.files.atomic import check_target
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, new_file
@@ -150,6 +150,9 @@ def _finite(inputs: Inputs) -> Iterator[None]:
         for one in inputs.participants:
             if one.source is error.source:
                 raise _Unfit(one.name, error) from error
+        if error.source is base:
+            word = shell_word(error.tensor)
+            raise CheckpointError(f"{error}; --exact {word} keeps every task's as it is") from error
         raise
 
 
