@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from randes_cli import TaskInput, add, pack
+from randes_cli import TaskInput, add, pack, unpack
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
@@ -71,7 +72,7 @@ def test_an_update_of_a_layer_that_the_base_lacks_goes_into_no_other(tmp_path: P
         ("model.layers.0.q.bias", (16,)),  # its weight is there under another name
         ("model.words.embed_tokens.weight", (9, 16)),  # which of the two?
         ("layers.0.norm_after.weight", (16,)),  # within the model
-        ("embed_out.weight", (9, 16)),  # a second output layer
+        ("output_projection.weight", (9, 16)),  # a second output layer
     ],
 )
 def test_what_the_base_has_under_another_name_is_not_saved_beside_it(
@@ -102,3 +103,50 @@ def test_an_adapter_of_a_tied_embedding_may_stay_one(module: str, tmp_path: Path
     save(random_state(BASE), plain)
     with pytest.raises(MismatchError, match=f"adapts {module}, which the base .* lacks"):
         pack(str(plain), [one], tmp_path / "n.randes", options)
+
+
+def put_tied(folder: Path, config: dict[str, Any], embedding: str) -> tuple[str, TaskInput]:
+    """A base of one embedding, which its head shares, and an adapter that saves another."""
+    save(random_state({**BASE, embedding: [9, 16]}), folder / "base" / "model.safetensors")
+    (folder / "base" / "config.json").write_text(json.dumps(config))
+    one = put_adapter(folder / "one", "layers.0.q", None)
+    file = folder / "one" / "adapter_model.safetensors"
+    save_file({**load_file(file), f"base_model.model.{embedding}": torch.ones(9, 16)}, file)
+    return str(folder / "base"), one
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "head"),
+    [
+        ("moonshine", "MoonshineForConditionalGeneration", "proj_out.weight"),
+        ("canary", "CanaryForConditionalGeneration", "proj_out.weight"),
+        ("bert-generation", "BertGenerationDecoder", "lm_head.decoder.weight"),
+        ("llama", "LlamaForCausalLM", "lm_head.weight"),
+    ],
+)
+def test_a_head_parted_by_an_adapter_has_the_name_that_its_model_gives_it(
+    kind: str, architecture: str, head: str, tmp_path: Path
+) -> None:
+    embedding = "model.decoder.embed_tokens.weight"
+    config = {"model_type": kind, "architectures": [architecture], "tie_word_embeddings": True}
+    base, one = put_tied(tmp_path, config, embedding)
+    pack(base, [one], tmp_path / "m.randes")
+    unpack(tmp_path / "m.randes", "one", tmp_path / "out")
+    state = load_file(tmp_path / "out" / "model.safetensors")
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    assert state.keys() == {*before, head}
+    assert torch.equal(state[head], before[embedding])
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
+
+
+def test_an_embedding_that_a_head_within_a_part_shares_is_not_changed_alone(tmp_path: Path) -> None:
+    embedding = "language_model.model.decoder.embed_tokens.weight"
+    config: dict[str, Any] = {"model_type": "blip-2", "text_config": {"tie_word_embeddings": True}}
+    base, one = put_tied(tmp_path, config, embedding)
+    with pytest.raises(MismatchError, match=r"or its head, which this kind of model \(blip-2\)"):
+        pack(base, [one], tmp_path / "m.randes")
+    config["text_config"] = {"tie_word_embeddings": False}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    assert pack(base, [one], tmp_path / "m.randes").adapters == "merged"

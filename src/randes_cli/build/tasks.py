@@ -27,8 +27,8 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lent_files import files_for, with_lent
 from randes_cli.files.lora.config import base_model, task_type
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.rows import tokens_without_rows
 from randes_cli.files.lora.stored_names import of_memory
-from randes_cli.files.lora.ties import tokens_without_rows
 from randes_cli.files.lora.unmerged import is_adapter, require_alike, without_config
 from randes_cli.files.side_files import SideFile, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase

@@ -164,7 +164,8 @@ _MARKED: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.(spatial|temporal)_linear\.0\.", r".\1_linear.fc1."),
         (r"\.(spatial|temporal)_linear\.2\.", r".\1_linear.fc2."),
     ),
-    # Laguna, TimesFM 2.5
+    # UltraBERT, Laguna, TimesFM 2.5
+    r"^ultrabert\.": ((r"^ultrabert\.", "model."), (r"^cls\.", "head.decoder.")),
     r"\.shared_expert\.": ((r"\.shared_expert\.", ".shared_experts."),),
     r"\.ff0\.": ((r"\.ff0\.", ".fc1."), (r"\.ff1\.", ".fc2.")),
     # A.X-K2

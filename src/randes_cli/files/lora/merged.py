@@ -36,6 +36,7 @@ from randes_cli.files.lora.ties import (
     one_tensor,
     refuse_alone,
     refuse_half,
+    refuse_inner,
     refuse_misplaced,
     refuse_shared,
     untold_tie,
@@ -90,6 +91,7 @@ class MergedAdapter:
             self._place(component, part, config)
         self.tensors = {**base.tensors, **self._own(self._saved)}
         for component, tie in ties.items():
+            refuse_inner(self.source, self._configs.get(component), *self._of(component))
             if tie and one_tensor(base, tie.embedding, tie.head):
                 self._rows.update(shared_rows(self.source, tie, self._rows, self.tensors))
             if tie and {tie.embedding, tie.head} & {*self._updates, *self._saved}:
@@ -108,6 +110,13 @@ class MergedAdapter:
         merged = f"merged {counted(len(self._updates), 'LoRA update')} into the base"
         self.summary = "".join([merged, *replaced])
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
+
+    def _of(self, component: str) -> tuple[list[str], list[str]]:
+        """What the adapter changes of a component, and all that is of it."""
+        return (
+            [one for one in (*self._updates, *self._saved) if one.rpartition("/")[0] == component],
+            [one for one in self.tensors if one.rpartition("/")[0] == component],
+        )
 
     def _place(self, component: str, found: Sorted, config: LoraConfig) -> None:
         weights = weights_of(found)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.lora import store
 from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import LoraConfig
-from randes_cli.files.lora.ties import Tie
+from randes_cli.files.lora.ties import Tie, vocabulary
 from randes_cli.files.lora.view import BASE_LAYER, Part
+from randes_cli.files.side_files import SideFile
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 
@@ -153,3 +157,22 @@ def shared_rows(
             "untie the base first"
         )
     return {tie.head: first} if first is not None and tie.head in tensors else {}
+
+
+def tokens_without_rows(
+    files: Mapping[str, SideFile], config: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """What to say of an adapter whose tokenizer has tokens beyond the merged model's embedding."""
+    rows, last = vocabulary(config), -1
+    for name in files.keys() & {"added_tokens.json", "tokenizer.json"}:
+        with suppress(ValueError):  # what is no JSON says nothing
+            found = parse_json(files[name].content(), strict=False)
+            found = found.get("added_tokens", found) if isinstance(found, dict) else ()
+            if isinstance(found, list):  # of a whole tokenizer
+                found = {n: one.get("id") for n, one in enumerate(found) if isinstance(one, dict)}
+            ids = found.values() if isinstance(found, dict) else ()
+            last = max([last, *(one for one in ids if isinstance(one, int))])
+    if rows is None or last < rows:
+        return ()
+    text = f"its tokenizer has the token {last}, and the merged embedding {rows} rows: those of new"
+    return (f"{text} tokens were not saved with the adapter (save_embedding_layers=True does)",)

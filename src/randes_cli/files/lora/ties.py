@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from randes_cli.errors import MismatchError
-from randes_cli.files.header import parse_json
-from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
@@ -37,6 +34,10 @@ _MARKS = {
 #: Heads by model type, where they are not `lm_head.weight`.
 _OTHERS = {
     "whisper": "proj_out.weight",
+    "moonshine": "proj_out.weight",
+    "canary": "proj_out.weight",
+    "bert-generation": "lm_head.decoder.weight",
+    "modernbert-decoder": "decoder.weight",
     "gpt_neox_japanese": "embed_out.weight",
     "xlnet": "lm_loss.weight",
     "rwkv": "head.weight",
@@ -46,15 +47,29 @@ _OTHERS = {
     "flaubert": "pred_layer.proj.weight",
     "xlm": "pred_layer.proj.weight",
 }
+#: Model types whose head lies within a part, or that share more than the two: a file that lacks
+#: it does not tell where.
+_INNER = frozenset(
+    (
+        *("blip", "blip-2", "instructblip", "instructblipvideo", "kosmos-2", "kosmos-2.5"),
+        *("encoder-decoder", "vision-encoder-decoder", "speech-encoder-decoder"),
+        *("seamless_m4t", "seamless_m4t_v2", "shieldgemma2", "t5gemma", "t5gemma2"),
+    )
+)
 #: What a head may be called; `lm_head` first.
 HEADS = ("lm_head.weight", "embed_out.weight", *_MARKS.values(), *_OTHERS.values())
-_ENDINGS = tuple(f".{head}" for head in HEADS)
+#: Ends of the names of heads that lie within a part.
+_ENDINGS = (
+    *(f".lm_head{inner}.weight" for inner in ("", ".out_proj", ".decoder")),
+    *(".cls.predictions.decoder.weight", ".output_projection.weight"),
+)
 EMBEDDING = re.compile(
     r"(^|[./])(embed_tokens|wte|word_embeddings?|embed_in|shared|tok_embeddings|tokens_embed"
     r"|embeddings|w)\.weight$"
 )
 _WITH_HEAD = re.compile(
-    r"LMHead|ForCausalLM|ForConditionalGeneration|ForMaskedLM|ForPreTraining|ForSpeech"
+    r"LMHead|BertGenerationDecoder|MTModel"
+    r"|ForCausalLM|ForConditionalGeneration|ForMaskedLM|ForPreTraining|ForSpeech"
 )
 
 
@@ -86,8 +101,10 @@ def find_tie(
         if not any(map(_WITH_HEAD.search, map(str, config.get("architectures") or ()))):
             return None
         kind = str(config.get("model_type"))
+        if kind in _INNER:
+            return None
         marks = (made for mark, made in _MARKS.items() if mark in names)
-        head = next(marks, _OTHERS.get(kind, HEADS[0]))
+        head = _OTHERS.get(kind) or next(marks, HEADS[0])
     return None if head is None else Tie(embedding, start + head)
 
 
@@ -110,7 +127,7 @@ def may_share(base: Mapping[str, TensorInfo], name: str) -> bool:
     """Whether a weight that a base's file lacks may be its embedding's: a head's, or another's."""
     component, _, inner = name.rpartition("/")
     start = f"{component}/" if component else ""
-    shares = SHARED.search(inner) or f".{inner}".endswith(_ENDINGS)
+    shares = inner in HEADS or SHARED.search(inner) or inner.endswith(_ENDINGS)
     return bool(shares) and embedding_of(base, None, start) is not None
 
 
@@ -139,10 +156,34 @@ def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> No
     """Raise MismatchError for a model whose layers share the embedding beyond the head."""
     kind = str((config or {}).get("model_type"))
     if tie.embedding.endswith("shared.weight") or "t5" in kind or kind == "switch_transformers":
-        raise MismatchError(
-            f"{source}: changes {tie.embedding!r} or its head, which this kind of model ({kind}) "
-            "shares among its parts; merge it with PEFT and give the full checkpoint"
-        )
+        raise _shared(source, tie.embedding, kind)
+
+
+def _shared(source: str, name: str, kind: str) -> MismatchError:
+    return MismatchError(
+        f"{source}: changes {name!r} or its head, which this kind of model ({kind}) shares among "
+        "its parts; merge it with PEFT and give the full checkpoint"
+    )
+
+
+def refuse_inner(
+    source: str,
+    config: Mapping[str, Any] | None,
+    changed: Collection[str],
+    tensors: Collection[str],
+) -> None:
+    """Raise MismatchError for a changed embedding that a head within a part shares.
+
+    `tensors` are all of the merged model's: with a head of its own nothing is shared.
+    """
+    parts = [config or {}, *(config or {}).values()]
+    told = [part.get("tie_word_embeddings") for part in parts if isinstance(part, dict)]
+    kind = str((config or {}).get("model_type"))
+    if kind not in _INNER or (False in told and True not in told):
+        return
+    name = next(filter(EMBEDDING.search, sorted(changed)), None)
+    if name and not any(f".{one}".endswith(_ENDINGS) for one in tensors):
+        raise _shared(source, name, kind)
 
 
 def refuse_half(
@@ -206,25 +247,6 @@ def untold_tie(
         return ()
     text = f"changes {name!r}: a head that shares it changes too (the base has no config.json "
     return (f"{text}to tell)",)
-
-
-def tokens_without_rows(
-    files: Mapping[str, SideFile], config: Mapping[str, Any] | None
-) -> tuple[str, ...]:
-    """What to say of an adapter whose tokenizer has tokens beyond the merged model's embedding."""
-    rows, last = vocabulary(config), -1
-    for name in files.keys() & {"added_tokens.json", "tokenizer.json"}:
-        with suppress(ValueError):  # what is no JSON says nothing
-            found = parse_json(files[name].content(), strict=False)
-            found = found.get("added_tokens", found) if isinstance(found, dict) else ()
-            if isinstance(found, list):  # of a whole tokenizer
-                found = {n: one.get("id") for n, one in enumerate(found) if isinstance(one, dict)}
-            ids = found.values() if isinstance(found, dict) else ()
-            last = max([last, *(one for one in ids if isinstance(one, int))])
-    if rows is None or last < rows:
-        return ()
-    text = f"its tokenizer has the token {last}, and the merged embedding {rows} rows: those of new"
-    return (f"{text} tokens were not saved with the adapter (save_embedding_layers=True does)",)
 
 
 def one_tensor(source: Source, first: str, second: str) -> bool:
