@@ -39,6 +39,13 @@ def test_factors_in_the_names_of_a_state_dict_are_merged_as_those_of_peft(tmp_pa
         {name: torch.from_numpy(values) for name, values in wanted.items()},
     )
 
+    half = {
+        n.replace("save.mine.", "save.default.").replace(".mine", ""): trained[n] for n in trained
+    }
+    save_file(half, file)
+    again = merged(tmp_path / "base", tmp_path / "peft/mine")
+    assert all((again[name] == values).all() for name, values in wanted.items())
+
     others = {n.replace(".mine.", ".other."): t.clone() for n, t in trained.items()}
     save_file(trained | others, file)
     with pytest.raises(CheckpointError, match=r"factors of several adapters \(mine, other\)"):

@@ -214,8 +214,7 @@ def _adapter_of(source: str, names: Iterable[str]) -> str:
 
 def plain_name(name: str, adapter: str) -> str:
     """A saved tensor's name in the model; `adapter` as of `_adapter_of`."""
-    if adapter:
-        name = name.replace(f".modules_to_save.{adapter}.", ".modules_to_save.")
+    name = name.replace(f".modules_to_save.{adapter or 'default'}.", ".modules_to_save.")
     return name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
 
 
