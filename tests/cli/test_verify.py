@@ -25,6 +25,12 @@ def test_a_sound_bank_passes(bank: Path, randes: Callable[..., Result]) -> None:
     assert result.code == 0
     assert result.json["sound"] is True
     assert result.json["bytes_checked"] == bank.stat().st_size
+    cut = bank.parent / "cut.randes"
+    assert randes("convert", bank, "--max-shard-size", "20kB", "-o", cut).code == 0
+    files = [cut, *(bank.parent / "cut.randes.d").iterdir()]
+    assert len(files) > 3
+    size = sum(file.stat().st_size for file in files)
+    assert randes("verify", cut, "--json").json["bytes_checked"] == size
 
 
 def test_damage_is_told_by_tensor_and_task(bank: Path, randes: Callable[..., Result]) -> None:

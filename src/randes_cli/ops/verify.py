@@ -144,7 +144,7 @@ def verify(
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,
-        bytes_checked=total + bank.store.overhead,
+        bytes_checked=bank.size if intact and not quick else total + bank.store.overhead,
         shards=_shards(bank, damaged, quick=quick),
         unnamed=tuple(path.name for path in unnamed_files(bank)),
         damaged=tuple(sorted(damaged)),
