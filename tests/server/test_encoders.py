@@ -20,7 +20,7 @@ from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
 from tests.server.service import alphabet, client, http, serving, tokenizer
 
-TASKS = ("dense", "mean", "cls", "prompt")
+TASKS = ("dense", "mean", "cls", "prompt", "apart")
 TEXTS = ("a", "some words", "many more words than those before them")
 
 
@@ -30,7 +30,7 @@ def bert_config(**more: Any) -> Any:
 
 def encoders(folder: Path) -> Path:
     """Sentence encoders that end differently: in what they pool, a layer of their own, a prompt
-    that is not pooled, and how much of a vector is told."""
+    that is not pooled (or would not be), and how much of a vector is told."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import (
         Dense,
@@ -47,7 +47,9 @@ def encoders(folder: Path) -> Path:
         network.save_pretrained(folder / "plain" / task)
         tokenizer(None, around=True).save_pretrained(folder / "plain" / task)
         first = Transformer(str(folder / "plain" / task), max_seq_length=48)
-        pooling = Pooling(32, "cls" if task == "cls" else "mean", include_prompt=task != "prompt")
+        pooling = Pooling(
+            32, "cls" if task == "cls" else "mean", include_prompt=task not in ("prompt", "apart")
+        )
         modules: list[Any] = [first, pooling]
         if task == "dense":
             modules.append(Dense(32, 12))
@@ -91,7 +93,7 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
     wanted = {name: own[name].encode(list(TEXTS)).tolist() for name in names}
 
     def ask(number: int) -> tuple[str, Any]:
-        name = names[number % 5]
+        name = names[number % 6]
         return name, client(service).embeddings.create(model=name, input=list(TEXTS))
 
     with ThreadPoolExecutor(20) as clients:
@@ -101,7 +103,7 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
         for one, vector in zip(made.data, wanted[name], strict=True):
             assert_near(one.embedding, vector)
     assert (len(wanted["dense"][0]), len(wanted["cls"][0])) == (12, 20)
-    assert len({str(wanted[name][2][:4]) for name in names}) == 5
+    assert len({str(wanted[name][2][:4]) for name in names}) == 6
 
 
 def test_numbers_and_base64_say_the_same(service: Service) -> None:
@@ -159,7 +161,7 @@ def test_what_sentence_transformers_does_otherwise_is_not_served_as_an_embedding
         assert before in file.read_text()
         file.write_text(file.read_text().replace(before, after))
     with serving(pack_folders(tmp_path, options(), TASKS)) as service:
-        assert set(service.engine.current.models) == {"base", "mean"}
+        assert set(service.engine.current.models) == {"base", "mean", "apart"}
         assert service.engine.current.unserved == {
             "dense": "sentence-transformers' layer LSTM is not served",
             "cls": "a SparseEncoder of sentence-transformers is not served",

@@ -110,7 +110,7 @@ def _sentence(bank: Bank, task: str | None, device: str) -> Reader:
     return Reader(
         modules=behind,
         prompt=prompt,
-        skipped=_length(prompt, model.tokenizer) if apart else 0,
+        skipped=_length(prompt, model.tokenizer) if apart and prompt else 0,
         size=model.truncate_dim,
         longest=model.max_seq_length,
         tokenizer=model.tokenizer,
