@@ -51,6 +51,7 @@ def test_a_model_and_its_parts_run_in_a_block_alone(tmp_path: Path) -> None:
                     run()
             with pool.use("sun"):
                 model(ids), model.model(ids), model.lm_head(inside)
+        model.model.layers[0].mlp.act_fn(inside)  # has nothing of a task
     model.model(ids), model.lm_head(inside)
 
 

@@ -87,7 +87,7 @@ class Pool:
         self._condition, self._queue = threading.Condition(self._lock), deque[_Ticket]()
         self._users, self._swapper, self._broken = set[_Ticket](), None, ""
         add(self)
-        self._hooks = watch(model, self._refuse)
+        self._hooks = watch(model, self._slots, self._refuse)
 
     current: str | None
     _swapper: _Ticket | None

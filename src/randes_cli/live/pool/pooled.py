@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -10,6 +10,7 @@ from weakref import WeakSet
 from torch import nn
 
 from randes_cli.errors import UsageError
+from randes_cli.live.attaching import Slot
 
 #: Each has the `_slots` that it writes to.
 _OPEN: WeakSet[Any] = WeakSet()
@@ -25,10 +26,19 @@ def add(pool: Any) -> None:
         _OPEN.add(pool)
 
 
-def watch(model: nn.Module, before: Callable[[nn.Module, Any], None]) -> list[Any]:
-    """Have a model, and its parts by themselves, ask first; the hooks that see to it."""
-    parts = (part for name, part in model.named_modules() if name.count(".") < _DEEP)
-    return [part.register_forward_pre_hook(before) for part in parts]
+def watch(
+    model: nn.Module, slots: Sequence[Slot], before: Callable[[nn.Module, Any], None]
+) -> list[Any]:
+    """Have a model, and its parts by themselves, ask first; the hooks that see to it.
+
+    What has nothing of the pool's (a loss, an activation) answers as ever.
+    """
+    written = {module for slot in slots for module, _ in slot.places}
+    return [
+        part.register_forward_pre_hook(before)
+        for name, part in model.named_modules()
+        if name.count(".") < _DEEP and not written.isdisjoint(part.modules())
+    ]
 
 
 def discard(pool: Any) -> None:
