@@ -154,3 +154,14 @@ def test_what_is_more_than_factors_is_named(
     adapter = open_checkpoint(str(tmp_path / "a.safetensors"))
     with pytest.raises(error, match=said):
         MergedAdapter(open_checkpoint(str(tmp_path / "base.safetensors")), adapter)
+
+
+def test_a_base_that_lacks_one_of_several_modules_is_said(tmp_path: Path) -> None:
+    """Also where its bias is there."""
+    there = {f"transformer_blocks.0.attn.to_{x}.weight": torch.ones(2, 2) for x in "qk"}
+    save_file({**there, "transformer_blocks.0.attn.to_v.bias": torch.ones(2)}, tmp_path / "base.st")
+    lora = factors("lora_unet_double_blocks_0_img_attn_qkv", torch.ones(6, 2))
+    save_file(lora, tmp_path / "a.safetensors")
+    adapter = open_checkpoint(str(tmp_path / "a.safetensors"))
+    with pytest.raises(MismatchError, match=r"which the base .* lacks"):
+        MergedAdapter(open_checkpoint(str(tmp_path / "base.st")), adapter)

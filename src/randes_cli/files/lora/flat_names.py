@@ -76,11 +76,12 @@ class Placed:
         self, base: Source, modules: Sequence[str], leaf: str, tensor: TensorInfo
     ) -> None:
         """Add rows of a tensor for each module, as many as it has outputs."""
-        counts = [base.tensors[f"{module.removeprefix('/')}.weight"].shape[0] for module in modules]
+        named = [module.removeprefix("/") for module in modules]
+        counts = [base.tensors[f"{module}.weight"].shape[0] for module in named]
         if sum(counts) != tensor.shape[0]:
             raise MismatchError(
                 f"{self.source}: {tensor.name!r} has {tensor.shape[0]} outputs, "
-                f"{', '.join(modules)} of the base {sum(counts)}"
+                f"{', '.join(named)} of the base {sum(counts)}"
             )
         first = 0
         for module, count in zip(modules, counts, strict=True):
@@ -129,7 +130,8 @@ class _Modules:
         self._component = next((c for c in components if c in known), "")
         names = [n.rpartition("/")[2] for n in base.tensors if _is_in(n, self._component)]
         start = next((s for s in starts if any(name.startswith(s) for name in names)), "")
-        modules = dict.fromkeys(n.rpartition(".")[0] for n in names if n.startswith(start))
+        weights = (n for n in names if n.startswith(start) and n.endswith(".weight"))
+        modules = [name.removesuffix(".weight") for name in weights]
         flat = {module: module[len(start) :].replace(".", "_") for module in modules}
         self._layers, self._base = layers_of(flat.values()), base.source
         self._by_name = dict[str, set[str]]()

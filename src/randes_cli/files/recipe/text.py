@@ -143,4 +143,7 @@ class _Reader:
         if tag is None or tag == "!":
             tag = self._loader.resolve(yaml.ScalarNode, text, event.implicit)
         node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark, event.style)
-        return self._loader.construct_object(node)
+        try:
+            return self._loader.construct_object(node)
+        except (KeyError, AttributeError):  # so yaml fails at !!bool, !!timestamp of other words
+            raise self._error(event, f"{text!r} is no {tag.rpartition(':')[2]}") from None
