@@ -9,7 +9,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from randes_cli import PackOptions, inspect, pack, seal
-from randes_cli.build.seal import saving
 from randes_cli.stats.alternatives import sealing
 
 
@@ -32,7 +31,7 @@ def test_a_sealing_is_laid_out_where_tensors_are_few(
     made = seal(bank, tmp_path / "sealed.randes", found.best.bits)
     assert made.bytes_after == found.best.bank_bytes
 
-    monkeypatch.setattr(saving, "_MOST_TENSORS", 2)
+    monkeypatch.setattr("randes_cli.build.seal.seal._MOST_TENSORS", 2)
     about = sealing(inspect(bank).report.alternatives)
     assert about is not None and not about.best.exact
     assert about.best.bank_bytes == pytest.approx(found.best.bank_bytes, rel=0.02)
