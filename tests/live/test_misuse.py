@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,26 +144,6 @@ def test_parameters_that_were_replaced_are_missed(bank: Path, way: str) -> None:
     with pytest.raises(UsageError, match="was replaced after attach"), mixed.tasks(["cars"]):
         pass
     assert_same(mixed.detach(), randes_cli.transformers.from_bank(bank))
-
-
-def test_threads_with_tasks_of_their_own_get_their_own_answers(bank: Path) -> None:
-    mixed, wanted, wrong = attached(bank), {}, list[str]()
-    for task, model in alone(bank, ["cars", "sun"]).items():
-        wanted[task] = model(input_ids=ids()).logits.detach()
-
-    def work(task: str) -> None:
-        for _ in range(5):
-            with torch.no_grad(), mixed.tasks([task]) as model:
-                found = model(input_ids=ids()).logits
-            if (found - wanted[task]).abs().max() > 1e-5:
-                wrong.append(task)
-
-    threads = [threading.Thread(target=work, args=(("cars", "sun")[n % 2],)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
 
 
 def test_a_model_that_was_detached_names_no_tasks(bank: Path) -> None:

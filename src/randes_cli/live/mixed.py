@@ -17,6 +17,7 @@ from randes_cli.api import Bank
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.batch.order import kept_order
+from randes_cli.live.batch.rows import one_at_a_time
 from randes_cli.live.batch.selection import Current, Selection
 from randes_cli.live.batch.turned import Turning
 from randes_cli.live.guard import guard
@@ -160,6 +161,7 @@ class MixedModel:
         watch_features(model, current, undo)
         Turning(model, current, undo)
         self._standing = Standing(model, slots, undo)
+        one_at_a_time(model, current, undo)
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
         self._undo = undo.pop_all()
 

@@ -57,6 +57,24 @@ def watch_rows(model: nn.Module, current: Current, undo: ExitStack) -> None:
     _watch_past(model, current, undo)
 
 
+def one_at_a_time(model: nn.Module, current: Current, undo: ExitStack) -> None:
+    """Have threads that share a block run the model, and its parts alone, one after another."""
+    begin, end = partial(_begin, current), partial(_end, current)
+    for part in dict.fromkeys([model, *model.children()]):
+        undo.callback(part.register_forward_pre_hook(begin, prepend=True).remove)
+        undo.callback(part.register_forward_hook(end, always_call=True).remove)
+
+
+def _begin(current: Current, *_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        current.enter()
+
+
+def _end(current: Current, *_: Any) -> None:
+    if not torch.compiler.is_compiling():
+        current.leave()
+
+
 def _watch_past(model: nn.Module, current: Current, undo: ExitStack) -> None:
     """Watch what is asked past a model's forward."""
     inside: list[bool] = []

@@ -152,13 +152,18 @@ class Current:
         words: the ids of the batch that the model runs.
     """
 
-    __slots__ = ("blocks", "selection", "thread", "words")
+    __slots__ = ("_changed", "_depth", "_runs", "blocks", "selection", "thread", "words")
 
     def __init__(self) -> None:
+        self._changed, self._runs, self._depth = threading.Condition(), 0, 0
         self.selection: Selection | None = None
         self.thread: int | None = None
         self.blocks: list[tuple[object, Selection]] = []
         self.words: torch.Tensor | None = None
+
+    def __reduce__(self) -> Any:
+        """Parameters say that a model with tasks is not copied, not this."""
+        return Current, ()
 
     def get(self) -> Selection:
         """Raises UsageError outside a block that names tasks."""
@@ -188,12 +193,36 @@ class Current:
             self.blocks.remove(mine)
             self.selection = self.blocks[-1][1] if self.blocks else None
             self.thread = self.thread if self.blocks else None
+            if not self.blocks:
+                self._end_runs()
             _INSIDE.set(before)
             if not last:
                 raise UsageError(
                     "a block ended before one that was opened in it: what this one answered since "
                     "is of the other's tasks"
                 )
+
+    def enter(self) -> None:
+        """Begin a run of the model when no other thread is in one: parts of it are run for other
+        tasks than the block's."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: self._runs in (0, me))
+            self._runs, self._depth = me, self._depth + 1
+
+    def leave(self) -> None:
+        """End what was begun by `enter`."""
+        with self._changed:
+            if self._runs == threading.get_ident():
+                self._depth -= 1
+                self._runs = self._runs if self._depth else 0
+                self._changed.notify_all()
+
+    def _end_runs(self) -> None:
+        """Forget one that was interrupted."""
+        with self._changed:
+            self._runs = self._depth = 0
+            self._changed.notify_all()
 
     def inside(self) -> bool:
         """Whether the code that runs is inside the block that runs, if there is one."""

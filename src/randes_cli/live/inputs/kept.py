@@ -54,11 +54,20 @@ def _plain(value: Any) -> Any:
     return value.as_subclass(torch.Tensor) if isinstance(value, Kept) else value
 
 
+def _end(current: Current, whole: Selection | None) -> None:
+    """Let all tokens have their tasks again, before another thread's run."""
+    current.selection = whole
+    if not torch.compiler.is_compiling():
+        current.leave()
+
+
 @contextmanager
 def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
     """In the block `logits_to_keep` of the model's calls tells which tokens its head is given."""
 
     def before(_: nn.Module, args: Any, given: dict[str, Any]) -> Any:
+        if not torch.compiler.is_compiling():
+            current.enter()
         selection, asked = current.selection, given.get("logits_to_keep")
         if selection is None or selection.index.dim() != 2:
             return None
@@ -74,8 +83,6 @@ def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
     whole = current.selection
     with (
         model.register_forward_pre_hook(before, with_kwargs=True, prepend=True),
-        model.register_forward_hook(
-            lambda *_: setattr(current, "selection", whole), always_call=True
-        ),
+        model.register_forward_hook(lambda *_: _end(current, whole), always_call=True),
     ):
         yield
