@@ -141,6 +141,18 @@ def test_a_head_parted_by_an_adapter_has_the_name_that_its_model_gives_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "embedding"),
+    [("t5", "transformer.shared.weight"), ("prophetnet", "prophetnet.word_embeddings.weight")],
+)
+def test_an_embedding_that_parts_share_is_not_changed_alone(
+    kind: str, embedding: str, tmp_path: Path
+) -> None:
+    base, one = put_tied(tmp_path, {"model_type": kind}, embedding)
+    with pytest.raises(MismatchError, match=rf"or its head, which this kind of model \({kind}\)"):
+        pack(base, [one], tmp_path / "m.randes")
+
+
 def test_an_embedding_that_a_head_within_a_part_shares_is_not_changed_alone(tmp_path: Path) -> None:
     embedding = "language_model.model.decoder.embed_tokens.weight"
     config: dict[str, Any] = {"model_type": "blip-2", "text_config": {"tie_word_embeddings": True}}

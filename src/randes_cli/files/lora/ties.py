@@ -47,15 +47,16 @@ _OTHERS = {
     "flaubert": "pred_layer.proj.weight",
     "xlm": "pred_layer.proj.weight",
 }
-#: Model types whose head lies within a part, or that share more than the two: a file that lacks
-#: it does not tell where.
+#: Model types whose head lies within a part (a file that lacks it does not tell where), and those
+#: whose parts share the embedding, too.
 _INNER = frozenset(
     (
         *("blip", "blip-2", "instructblip", "instructblipvideo", "kosmos-2", "kosmos-2.5"),
         *("encoder-decoder", "vision-encoder-decoder", "speech-encoder-decoder"),
-        *("seamless_m4t", "seamless_m4t_v2", "shieldgemma2", "t5gemma", "t5gemma2"),
+        "shieldgemma2",
     )
 )
+_MANY = frozenset(("prophetnet", "seamless_m4t", "seamless_m4t_v2", "t5gemma", "t5gemma2"))
 #: What a head may be called; `lm_head` first.
 HEADS = ("lm_head.weight", "embed_out.weight", *_MARKS.values(), *_OTHERS.values())
 #: Ends of the names of heads that lie within a part.
@@ -101,7 +102,7 @@ def find_tie(
         if not any(map(_WITH_HEAD.search, map(str, config.get("architectures") or ()))):
             return None
         kind = str(config.get("model_type"))
-        if kind in _INNER:
+        if kind in _INNER | _MANY:
             return None
         marks = (made for mark, made in _MARKS.items() if mark in names)
         head = _OTHERS.get(kind) or next(marks, HEADS[0])
@@ -172,18 +173,24 @@ def refuse_inner(
     changed: Collection[str],
     tensors: Collection[str],
 ) -> None:
-    """Raise MismatchError for a changed embedding that a head within a part shares.
+    """Raise MismatchError for a changed embedding that a head within a part, or a part, shares.
 
-    `tensors` are all of the merged model's: with a head of its own nothing is shared.
+    `tensors` are all of the merged model's, in which such may have one of its own.
     """
     parts = [config or {}, *(config or {}).values()]
     told = [part.get("tie_word_embeddings") for part in parts if isinstance(part, dict)]
     kind = str((config or {}).get("model_type"))
-    if kind not in _INNER or (False in told and True not in told):
-        return
-    name = next(filter(EMBEDDING.search, sorted(changed)), None)
-    if name and not any(f".{one}".endswith(_ENDINGS) for one in tensors):
-        raise _shared(source, name, kind)
+    embeddings = sorted(filter(EMBEDDING.search, changed))
+    shared = [name for name in embeddings if name.endswith("shared.weight")]
+    if any(name.endswith("embed_tokens.weight") for name in tensors):
+        shared = []
+    if True in told or False not in told:
+        heads = [name for name in changed if f".{name}".endswith(_ENDINGS)]
+        shared += [*embeddings, *heads] if kind in _MANY else []
+        inner = kind in _INNER and not any(f".{name}".endswith(_ENDINGS) for name in tensors)
+        shared += embeddings if inner else []
+    if shared:
+        raise _shared(source, shared[0], kind)
 
 
 def refuse_half(
