@@ -21,6 +21,7 @@ from randes_cli.files.lora.names import (
     in_diffusers_words,
     is_factor,
 )
+from randes_cli.files.lora.patterns import matches_end, parsed
 from randes_cli.files.weight_names import ADAPTER_CONFIG
 
 #: The key of a safetensors file's metadata where diffusers puts LoRA configurations.
@@ -41,10 +42,6 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _KINDS = ("LORA", "TRAINABLE_TOKENS")
 #: Kinds that add prompts, or choose by the input: they are no change of weights.
 _UNMERGED = re.compile(r"PROMPT|P_TUNING|PREFIX|CPT|CARTRIDGE|XLORA|POLY", re.IGNORECASE)
-#: A longer pattern is none.
-_MOST_LETTERS = 1000
-#: A repetition of a repetition, which can take for ever to match.
-_ENDLESS = re.compile(r"[+*}][^()]*\)[+*{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +98,11 @@ class LoraConfig:
 def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
     """The first pattern that a module's name ends with, as PEFT matches them."""
     for key in patterns:
-        if re.match(rf"(.*\.)?({key})$", module):
-            return key
+        try:
+            if matches_end(key, module):
+                return key
+        except ValueError as error:
+            raise CheckpointError(f"{ADAPTER_CONFIG}: {key[:80]!r}: {error}") from None
     return module
 
 
@@ -278,9 +278,7 @@ def _tokens(found: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _pattern(text: str) -> str:
-    if len(text) > _MOST_LETTERS or _ENDLESS.search(text):
-        raise ValueError(f"the pattern {text[:80]!r} can take too long to match")
-    re.compile(rf"(.*\.)?({text})$")
+    parsed(text)
     return text
 
 
