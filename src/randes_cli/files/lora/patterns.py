@@ -13,7 +13,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-_PARSER: Any = import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+_PARSER = "re._parser" if sys.version_info >= (3, 11) else "sre_parse"
 _MOST_LETTERS, _MOST_STEPS = 1000, 200_000
 #: How kinds of characters are written.
 _KINDS = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}
@@ -25,9 +25,10 @@ def parsed(text: str) -> Any:
     if len(text) > _MOST_LETTERS:
         raise ValueError(f"the pattern {text[:80]!r} is too long")
     try:
-        found = _PARSER.parse(text)
+        parser: Any = import_module(_PARSER)  # private: a Python without it refuses patterns
+        found = parser.parse(text)
         _Walk("").ends(found, {0})  # knows all its parts
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, RecursionError, OverflowError, ImportError) as error:
         raise ValueError(f"the pattern {text[:80]!r}: {error}") from None
     return found
 
