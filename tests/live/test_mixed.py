@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,15 @@ def test_detaching_gives_the_base_back(tmp_path: Path) -> None:
     for name, value in mixed.detach().state_dict().items():
         assert type(value) is torch.Tensor and torch.equal(value, state[name])
     assert torch.equal(base(**batch).logits, before)
+
+
+def test_detaching_gives_functions_of_the_models_own_back(tmp_path: Path) -> None:
+    """As accelerate's hooks are."""
+    bank = bank_of(llama, tmp_path)
+    model: Any = randes_cli.transformers.from_bank(bank)
+    model.generate = own = partial(type(model).generate, model)
+    randes_cli.attach(model, bank).detach()
+    assert model.generate is own
 
 
 def test_the_base_is_the_banks_whatever_the_model_held(tmp_path: Path) -> None:

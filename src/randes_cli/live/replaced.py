@@ -10,6 +10,11 @@ from torch import nn
 
 
 def replace(module: nn.Module, name: str, function: Callable[..., Any], undo: ExitStack) -> None:
-    """Have a module do this in place of what its class does, until `undo` is closed."""
-    module.__dict__[name] = function
-    undo.callback(module.__dict__.pop, name, None)
+    """Have a module do this in place of what it does (by its class, or by a function of its own,
+    as accelerate's hooks are), until `undo` is closed."""
+    own = module.__dict__
+    if name in own:
+        undo.callback(own.__setitem__, name, own[name])
+    else:
+        undo.callback(own.pop, name, None)
+    own[name] = function
