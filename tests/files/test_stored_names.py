@@ -11,6 +11,7 @@ import transformers as tf
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from randes_cli.build.pack import pack
+from randes_cli.files.lora.families import Piece, aliases, pieces
 from randes_cli.files.lora.stored_names import StoredNames
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
@@ -250,3 +251,20 @@ def test_what_the_base_lacks_or_has_twice_is_not_guessed(
     found = StoredNames(base, wanted)
     lost = [name for name in wanted if name not in base]
     assert any(found.find(name) == name for name in lost)
+
+
+def test_numbers_of_layers_and_experts_are_each_names_own() -> None:
+    def names(layer: int, expert: int) -> tuple[str, str]:
+        stem = f"model.layers.{layer}"
+        return f"{stem}.block_sparse_moe.experts.{expert}.w1.weight", f"{stem}.attn.Wqkv.weight"
+
+    pairs = [(layer, expert) for layer in (1, 9, 10, 12, 100) for expert in (0, 10, 345)]
+    stored = [name for pair in pairs for name in names(*pair)]
+    found, cut = aliases(stored), pieces(stored)
+    for layer, expert in pairs:
+        experts, fused = names(layer, expert)
+        assert found[experts.replace("block_sparse_moe", "mlp")] == experts
+        whole = f"model.layers.{layer}.self_attn"
+        assert [cut[f"{whole}.{x}_proj.weight"] for x in "qkv"] == [
+            (fused, Piece(place, 3)) for place in range(3)
+        ]

@@ -83,18 +83,18 @@ def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, st
 
     None where the base has two places that fit as well, by names and (of mappings) by shapes.
     """
-    endings: dict[str, set[str]] = {}
+    voters = list(given)[:: max(1, len(given) // _VOTERS)]
+    parted = [pair for name in voters for pair in _beginnings(name)]
+    endings: dict[str, set[str]] = {rest: set() for _, rest in parted}
     for name in base:
         for prefix, rest in _beginnings(name):
-            found = endings.setdefault(rest, set())
-            if len(found) <= _MOST_BEGINNINGS:
-                found.add(prefix)
+            if rest in endings and len(endings[rest]) <= _MOST_BEGINNINGS:
+                endings[rest].add(prefix)
     votes = Counter(
         (prefix, ours)
-        for name in list(given)[:: max(1, len(given) // _VOTERS)]
-        for prefix, rest in _beginnings(name)
-        if len(endings.get(rest, ())) <= _MOST_BEGINNINGS
-        for ours in endings.get(rest, ())
+        for prefix, rest in parted
+        if len(endings[rest]) <= _MOST_BEGINNINGS
+        for ours in endings[rest]
         if _is_wrapping(prefix, ours)
     )
     best = max(votes, key=lambda pair: (votes[pair], -sum(map(len, pair))), default=None)

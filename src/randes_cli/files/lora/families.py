@@ -242,6 +242,9 @@ _MARKED: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
+#: Numbers that no words here tell from one another, and that all leave in their order.
+_NUMBER = re.compile(r"(?<=\.)\d{2,}(?=\.)")
+
 
 class Piece(NamedTuple):
     """Some of a stored weight's rows: number `place` of `pieces` that are as many."""
@@ -278,14 +281,17 @@ def pieces(names: Iterable[str]) -> dict[str, tuple[str, Piece]]:
 
 
 def _renamed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Stored names, and what a family calls them."""
-    names = list(names)
-    marked = (one for mark, one in _MARKED.items() if any(map(re.compile(mark).search, names)))
-    families = [*_FAMILIES, *marked]
+    """Stored names, and what a family calls them: once for all layers and experts."""
+    alike: dict[str, list[str]] = {}
     for name in names:
+        alike.setdefault(_NUMBER.sub("10", name), []).append(name)
+    marked = (one for mark, one in _MARKED.items() if any(map(re.compile(mark).search, alike)))
+    families = [*_FAMILIES, *marked]
+    for form, some in alike.items():
         for family in families:
-            other = name
+            other = form
             for words, instead in family:
                 other = re.sub(words, instead, other)
-            if other != name:
-                yield name, other
+            for name in some if other != form else ():
+                numbers = iter(_NUMBER.findall(name))
+                yield name, _NUMBER.sub(lambda _, left=numbers: next(left), other)

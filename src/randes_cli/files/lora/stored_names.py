@@ -105,10 +105,11 @@ class StoredNames:
             taken = {found[name] for name in known}
             free = {form: stored for form, stored in self._stored.items() if stored not in taken}
             own = [form for form, stored in free.items() if form == stored]
-            self._add_below("", lost, known, (own, list(free)))
+            every = [own] if len(own) == len(free) else [own, list(free)]
+            self._add_below("", lost, known, every)
 
     def _add_below(
-        self, start: str, names: list[str], known: list[str], free: tuple[list[str], list[str]]
+        self, start: str, names: list[str], known: list[str], free: Sequence[list[str]]
     ) -> None:
         """A prefix that moves all of `names`, which begin with `start`; or one for each part.
 
