@@ -293,5 +293,6 @@ def _renamed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
             for words, instead in family:
                 other = re.sub(words, instead, other)
             for name in some if other != form else ():
-                numbers = iter(_NUMBER.findall(name))
-                yield name, _NUMBER.sub(lambda _, left=numbers: next(left), other)
+                numbers = (*_NUMBER.findall(name), "")
+                parts = zip(_NUMBER.split(other), numbers, strict=True)
+                yield name, "".join(part + number for part, number in parts)
