@@ -122,8 +122,11 @@ def _module(frame: FrameType) -> str:
 
 
 def _is_seam(frame: FrameType) -> bool:
-    """Whether a `with` is between its generator's step and its own."""
-    if _module(frame) != "contextlib":
+    """Whether a `with` is between its generator's step and its own.
+
+    A function that a context manager decorates runs between the two: that is no seam.
+    """
+    if _module(frame) != "contextlib" or frame.f_code.co_name not in ("__enter__", "__exit__"):
         return False
     generator = getattr(frame.f_locals.get("self"), "gen", None)
     return generator is not None and not generator.gi_running

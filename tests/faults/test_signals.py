@@ -81,7 +81,7 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
 
     bank = make_bank(write_family(tmp_path), ("single",))
     before = bank.read_bytes()
-    words = ["add", str(bank), source(tmp_path, "half"), "--wait", "60"]
+    words = ["add", str(bank), source(tmp_path, "half"), "--wait", "3600"]
     with bank_lock(bank, wait=0):
         process = subprocess.Popen(
             [sys.executable, "-m", "randes_cli", *words],
@@ -92,7 +92,7 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate()[1]
+        said = process.communicate(timeout=60)[1]  # it waits no longer
     assert process.returncode == 143
     assert b"interrupted" in said
     assert bank.read_bytes() == before

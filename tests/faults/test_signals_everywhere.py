@@ -19,6 +19,7 @@ import pytest
 from tests.faults.stopping import (
     SAID,
     Fresh,
+    contents,
     count_events,
     job,
     stop_at,
@@ -40,6 +41,8 @@ def test_a_signal_at_a_profile_event_ends_every_command_cleanly(name: str, tmp_p
         assert stop_at(made, at, number) == 128 + number, f"event {at} of {events}"
         assert made.said().endswith(SAID), f"event {at} of {events}"
         assert made.faults() == [], f"event {at} of {events}"
+        if at < events / 2 and made.before != made.after:
+            assert contents(made.folder) != made.after, f"event {at} of {events} stopped nothing"
         made.reset()
 
 
