@@ -66,6 +66,18 @@ def test_other_signs_in_few_bits_and_shares(
         assert_rows_are_their_tasks(attached(bank, hold=hold), models, batch)
 
 
+def test_where_warnings_are_errors_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    bank = bank_of(llama, tmp_path, options("hankel"))
+    model = randes_cli.transformers.from_bank(bank)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserWarning, match=WARNED):
+            randes_cli.attach(model, bank)
+    model.save_pretrained(tmp_path / "base")  # it has no tasks that would refuse this
+    with pytest.warns(UserWarning, match=WARNED):
+        randes_cli.attach(model, bank)
+
+
 def test_it_is_said_where_and_only_where_the_number_of_tasks_matters(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -94,7 +94,11 @@ def attach(
                     _replace(slot, mixed_parameter(weight, current))
             special_layers(model, undo)
             mixed = MixedModel(model, reading, current, slots, undo)
-        _warn(mixed, found, other_parts(reading.wholes, component))
+        try:
+            _warn(mixed, found, other_parts(reading.wholes, component))
+        except Warning:  # where warnings are errors
+            mixed.detach()
+            raise
     return mixed
 
 
