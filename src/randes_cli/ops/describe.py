@@ -202,15 +202,13 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     grams, _ = cut.grams
     found = cut.whole()
     tasks = bank_summaries(bank, statistics, cut.found)
-    lambdas = [task.coefficient for task in tasks]
     choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
     saves = not manifest.sealed and sealing(choices) is not None
     if saves:
         from randes_cli.build.seal.seal import with_exact_saving  # commands start sooner
 
         choices = with_exact_saving(bank, choices)
-    details = _details(bank, base, found, cosines(grams[0]), lambdas)
-
+    details = _details(bank, base, found, cosines(grams[0]), [t.coefficient for t in tasks])
     apart = sum(detail.checkpoint_bytes for detail in details)
     whole = table_bytes(base) + sum(base[n].nbytes for n in manifest.base.ties.values())
     unsuited = (

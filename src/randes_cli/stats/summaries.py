@@ -53,8 +53,7 @@ def summaries(
     cosines = whole.cosine.tolist()
     lost = Lost.of(found, lengths)
     counts: list[int] = lost.tensors.sum(axis=0).tolist()
-    names = [task.name for task in manifest.tasks]
-    told_of = told_lost(found, lost, lengths, manifest.bits, names)
+    told_of = told_lost(found, lost, lengths, manifest.bits, [t.name for t in manifest.tasks])
     judged = verdicts(manifest, cosines, lost.tasks.tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
     longer = np.divide(whole.length, whole.own, out=np.zeros_like(whole.own), where=whole.own > 0)

@@ -1,8 +1,8 @@
 """LoRAs in names of sd-scripts (Kohya) and ComfyUI: which of the base's modules they mean.
 
 Kohya's names have underscores for dots (`lora_unet_down_blocks_0_attentions_0_proj_in`), so they
-are looked up among the base's modules. The UNet of Stable Diffusion has two sets of names: those
-of its first release (`input_blocks.4.1`), and diffusers' (`down_blocks.1.attentions.0`).
+are looked up among the base's modules. Adapter and base may each be in the names of a model's
+first release (`input_blocks.4.1`), or in diffusers' (`down_blocks.1.attentions.0`).
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class _Modules:
         components, starts = _PLACES[head]
         known = {name.rpartition("/")[0] for name in base.tensors}
         self._component = next((c for c in components if c in known), "")
-        names = [n.rpartition("/")[2] for n in base.tensors if _is_in(n, self._component)]
+        parted = (name.rpartition("/") for name in base.tensors)
+        names = [name for component, _, name in parted if component == self._component]
         start = next((s for s in starts if any(name.startswith(s) for name in names)), "")
         weights = (n for n in names if n.startswith(start) and n.endswith(".weight"))
         modules = [name.removesuffix(".weight") for name in weights]
@@ -147,7 +148,3 @@ class _Modules:
         if any(len(one) != 1 for one in found):
             raise MismatchError(f"{source}: adapts {name!r}, which the base ({self._base}) lacks")
         return [module for one in found for module in one]
-
-
-def _is_in(name: str, component: str) -> bool:
-    return name.rpartition("/")[0] == component

@@ -90,11 +90,16 @@ def placed_rows(
                 f"{source}: trains token {max(rows)} of {module}, of which the base has "
                 f"{twin.shape[0]}"
             )
-        data = np.empty(shapes[name].elements * ITEM_SIZE[twin.dtype], np.uint8)
-        if store(values(name), twin.dtype, data):
-            raise CheckpointError(f"{source}: {name!r} passes the range of the base's dtype")
-        made[weight] = Rows(rows, data)
+        made[weight] = Rows(rows, _stored(source, name, values(name), twin.dtype))
     return made
+
+
+def _stored(source: str, name: str, values: F64, dtype: str) -> Raw:
+    """An adapter's values in the base's dtype. Raises CheckpointError where they pass its range."""
+    data = np.empty(len(values) * ITEM_SIZE[dtype], np.uint8)
+    if store(values, dtype, data):
+        raise CheckpointError(f"{source}: {name!r} passes the range of the base's dtype")
+    return data
 
 
 def piece_rows(
@@ -120,9 +125,7 @@ def piece_rows(
                 f"{source}: {inner!r} has shape {list(shape)}, the base's {ours!r} "
                 f"{list(twin.shape)}, of which it is one of {piece.pieces} pieces"
             )
-        data = np.empty(tensors[inner].elements * ITEM_SIZE[twin.dtype], np.uint8)
-        if store(values(inner), twin.dtype, data):
-            raise CheckpointError(f"{source}: {inner!r} passes the range of the base's dtype")
+        data = _stored(source, inner, values(inner), twin.dtype)
         before = made.get(ours, Rows((), data[:0]))
         places = (*before.places, *range(first, last))
         made[ours] = Rows(places, np.concatenate([before.data, data]))
