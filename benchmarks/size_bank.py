@@ -15,7 +15,7 @@ from typing import Any
 from randes_cli import RunOptions
 from randes_cli.build import build, pack
 from randes_cli.build.passes import Passes
-from randes_cli.files.disk import OutputFile
+from randes_cli.files.local.disk import OutputFile
 from randes_cli.plan import Unit
 from randes_cli.stats.stored import empty_statistics
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli import CheckpointError, PackOptions, RandesError, RunOptions, Transform, add, pack
-from randes_cli.build.inputs import open_inputs
+from randes_cli.build.inputs.inputs import open_inputs
 from randes_cli.build.samples.grams import Grams
 from randes_cli.workers import no_progress, run_parallel
 from tests.checkpoints import Packer, State, perturbed, random_state

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from randes_cli.build.inputs import open_inputs
+from randes_cli.build.inputs.inputs import open_inputs
 from randes_cli.build.samples import looks
 from randes_cli.build.samples.looks import deltas_of
 from randes_cli.core.arrays import F32

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from randes_cli import EditOptions, PackOptions, RunOptions, Transform, pack
-from randes_cli.build import many, together, work
 from randes_cli.build.draft import Draft
 from randes_cli.build.edit import add, remove
-from randes_cli.build.jobs import Part
+from randes_cli.build.jobs import many, together, work
+from randes_cli.build.jobs.jobs import Part
 from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.errors import CheckpointError
 from randes_cli.specs import Shuffle

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from randes_cli import pack
-from randes_cli.build.inputs import Inputs, open_inputs
+from randes_cli.build.inputs.inputs import Inputs, open_inputs
 from randes_cli.build.relate import Echo
 from randes_cli.build.samples import sample
 from randes_cli.build.samples.grams import Grams, gram

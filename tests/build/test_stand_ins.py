@@ -10,7 +10,7 @@ import pytest
 
 from randes_cli import PackOptions, Transform, pack
 from randes_cli.build import build
-from randes_cli.build.inputs import open_inputs
+from randes_cli.build.inputs.inputs import open_inputs
 from randes_cli.build.samples import stand_ins
 from randes_cli.plan import Unit
 from randes_cli.specs import TaskInput

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.build.seal.waiting import Arena
+from randes_cli.build.jobs.waiting import Arena
 from randes_cli.core.arrays import Raw
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from randes_cli import inspect, pack
 from randes_cli.files.location import RemotePath
-from randes_cli.files.store import translate
+from randes_cli.files.stores.store import translate
 from randes_cli.stats.alternatives import sealing
 from randes_cli.views import panels
 from randes_cli.views.figures import subplots

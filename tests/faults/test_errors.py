@@ -19,8 +19,8 @@ from randes_cli.build.seal.seal import seal
 from randes_cli.errors import BankLocked, InputOutputError, NoSpace, UsageError
 from randes_cli.files import atomic
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.disk import OutputFile
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.local.disk import OutputFile
+from randes_cli.files.local.lock import bank_lock
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.faults.conftest import Scene

@@ -13,7 +13,7 @@ import pytest
 from randes_cli.cli.main import run
 from randes_cli.errors import BankLocked, InputOutputError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.local.lock import bank_lock
 from tests.faults.writers import two_writers
 from tests.life.models import make_bank, put, source, write_family
 

@@ -32,7 +32,7 @@ _NAMES = (
 )
 _RUN = """
 import sys
-from randes_cli.files import disk
+from randes_cli.files.local import disk
 if sys.argv[1] == "without":
     disk._linux = lambda name, arguments: None
 from randes_cli.cli.main import run

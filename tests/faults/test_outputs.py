@@ -13,7 +13,7 @@ import pytest
 from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.local.lock import bank_lock
 from tests.life.models import make_bank, source, write_family
 
 #: Every command that writes where it is told: its words, `{out}` being the place. All have B and
@@ -177,7 +177,7 @@ def test_a_python_call_has_inputs_of_its_own(bank: Path) -> None:
 
 def test_the_number_of_an_input_that_is_gone_stands_for_nothing(bank: Path) -> None:
     """File systems give an inode's number to the next file, which may be an output."""
-    from randes_cli.files.guard import note_input, one_command, refuse_input
+    from randes_cli.files.local.guard import note_input, one_command, refuse_input
 
     other = bank.with_name("other")
     with one_command():

@@ -77,7 +77,7 @@ def test_a_signal_at_any_call_leaves_nothing_behind(
 
 def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> None:
     """Once with a real process and a real signal, while another holds the lock."""
-    from randes_cli.files.lock import bank_lock
+    from randes_cli.files.local.lock import bank_lock
 
     bank = make_bank(write_family(tmp_path), ("single",))
     before = bank.read_bytes()

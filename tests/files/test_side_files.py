@@ -10,7 +10,7 @@ import pytest
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files import side_files
-from randes_cli.files.lent_files import files_for, with_lent
+from randes_cli.files.local.lent_files import files_for, with_lent
 from randes_cli.files.side_files import SideFile, find_side_files, is_side_file
 
 

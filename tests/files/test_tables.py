@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from randes_cli.build.tasks import fit_to
+from randes_cli.build.inputs.tasks import fit_to
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint import shared
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from randes_cli import TuneOptions, tune
-from randes_cli.build.copies import rewrite_manifest
 from randes_cli.build.edit import remove
+from randes_cli.build.jobs.copies import rewrite_manifest
 from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged, RandesError

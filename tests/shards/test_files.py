@@ -13,7 +13,7 @@ from randes_cli import Bank, BankDamaged, UsageError, add, verify
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shard_files import LocalShard
-from randes_cli.files.system import most_open
+from randes_cli.files.local.system import most_open
 from randes_cli.specs import TaskInput
 from tests.life.models import ONE, make_bank, put, source, take
 from tests.shards.conftest import everything, sharded, shards

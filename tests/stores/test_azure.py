@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from randes_cli import BankLocked, TaskInput, add, pack
-from randes_cli.files import puts, store
 from randes_cli.files.location import RemotePath
+from randes_cli.files.stores import puts, store
 from tests.azure_server import Azure
 from tests.checkpoints import perturbed, random_state, save
 

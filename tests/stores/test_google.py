@@ -31,7 +31,7 @@ def inputs(google: Google) -> list[TaskInput]:
 def test_an_edit_replaces_what_it_has_read_in_parts(
     google: Google, inputs: list[TaskInput], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("randes_cli.files.puts._PART", 2**18)
+    monkeypatch.setattr("randes_cli.files.stores.puts._PART", 2**18)
     for out in ("gs://bucket/x.randes", "x.randes"):
         pack("base.safetensors", inputs[:1], out)
         add(out, inputs[1:])

@@ -10,12 +10,12 @@ import pytest
 
 from randes_cli import HubError, PackOptions, TaskInput, pack, verify
 from randes_cli.errors import RandesError
-from randes_cli.files import parts
 from randes_cli.files.bank.shard_folder import NewShard
 from randes_cli.files.bank.shards import shard_file
 from randes_cli.files.bank.stored_shards import StoredShards
 from randes_cli.files.location import RemotePath
-from randes_cli.files.segments import Part, Segment, Sent
+from randes_cli.files.stores import parts
+from randes_cli.files.stores.segments import Part, Segment, Sent
 from tests.azure_server import Azure
 from tests.checkpoints import perturbed, random_state, save
 from tests.google_server import Google

@@ -175,7 +175,7 @@ def test_of_two_writers_the_one_that_comes_later_is_refused(far: Store, edits: b
 def test_a_large_bank_goes_up_in_parts_and_appears_with_the_last_call(
     far: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("randes_cli.files.s3._PART", 5 * 2**20)
+    monkeypatch.setattr("randes_cli.files.stores.s3._PART", 5 * 2**20)
     base = random_state({"big.weight": [1024, 1500]})
     save(base, Path("big.safetensors"))
     save(perturbed(base, seed=1), Path("task.safetensors"))

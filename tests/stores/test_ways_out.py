@@ -155,7 +155,7 @@ def test_no_room_among_the_temporary_files_is_said_beforehand(
 
 
 def test_uploads_tell_every_byte(store: Store, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("randes_cli.files.s3._PART", 2**16)
+    monkeypatch.setattr("randes_cli.files.stores.s3._PART", 2**16)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 2**16)
     told: list[tuple[str, int, int]] = []
 

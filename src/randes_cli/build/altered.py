@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from randes_cli.build.participants import Participant
+from randes_cli.build.inputs.participants import Participant
 from randes_cli.build.passes import Passes
 from randes_cli.core.arrays import F32
 from randes_cli.core.columns import columns

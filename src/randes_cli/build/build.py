@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.draft import Draft
-from randes_cli.build.estimate import estimate
 from randes_cli.build.fill import add_files, fill
+from randes_cli.build.jobs.tally import Tally
+from randes_cli.build.jobs.waiting import ALIGNED, WAITING
 from randes_cli.build.measured import Measured, gather_lengths
+from randes_cli.build.outlook.estimate import estimate
 from randes_cli.build.passes import Passes, TooNarrow, crew_of
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
 from randes_cli.build.room import new_sums, room_of
 from randes_cli.build.samples.sample import Sampled, gather_spreads
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
-from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
-from randes_cli.build.tally import Tally
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import BankOutput, bank_output, passing_bank
@@ -36,7 +36,7 @@ from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.files.digests import zero_digests
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes

@@ -9,9 +9,9 @@ from itertools import compress
 
 import numpy as np
 
-from randes_cli.build.exact import Exact, exact_tensors
-from randes_cli.build.jobs import Part
-from randes_cli.build.participants import Participant
+from randes_cli.build.inputs.participants import Participant
+from randes_cli.build.jobs.exact import Exact, exact_tensors
+from randes_cli.build.jobs.jobs import Part
 from randes_cli.build.steps import Step, Steps
 from randes_cli.core.columns import columns, table_of
 from randes_cli.core.share import Share

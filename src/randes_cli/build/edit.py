@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from randes_cli.build.editing import Change, Edit
-from randes_cli.build.tasks import check_names
+from randes_cli.build.inputs.tasks import check_names
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import as_place
-from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.nearest import nearest
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source

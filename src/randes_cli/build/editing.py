@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.participants import Participant
-from randes_cli.build.preview import preview, sampled
+from randes_cli.build.inputs.participants import Participant
+from randes_cli.build.inputs.tasks import open_coming, reopen
+from randes_cli.build.outlook.preview import preview, sampled
+from randes_cli.build.outlook.twins import twins
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
-from randes_cli.build.tasks import open_coming, reopen
-from randes_cli.build.twins import twins
 from randes_cli.cluster import machines
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank.file import BankFile

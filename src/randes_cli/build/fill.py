@@ -8,11 +8,11 @@ from itertools import groupby
 from operator import itemgetter
 
 from randes_cli.build.draft import Place
-from randes_cli.build.exact import Exact
+from randes_cli.build.jobs.exact import Exact
+from randes_cli.build.jobs.tally import Tally
+from randes_cli.build.jobs.work import Attempt
 from randes_cli.build.passes import Passes
 from randes_cli.build.room import sum_table
-from randes_cli.build.tally import Tally
-from randes_cli.build.work import Attempt
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.checkpoint.shared import content_fingerprint

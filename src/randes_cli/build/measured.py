@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.participants import Participant
+from randes_cli.build.inputs.participants import Participant
+from randes_cli.build.jobs.tally import Tally
 from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.sample import gather_spreads
 from randes_cli.build.samples.small import Spots, base_values, deltas, small_lists
 from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.steps import Step, Steps
-from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.energy import Energy, many_energies, many_lengths
 from randes_cli.core.kernel import delta_energy

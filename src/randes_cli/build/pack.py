@@ -8,20 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from randes_cli.build.build import Build, Built
-from randes_cli.build.inputs import Inputs, leading_base, open_inputs
+from randes_cli.build.inputs.inputs import Inputs, leading_base, open_inputs
+from randes_cli.build.inputs.tasks import check_names
 from randes_cli.build.layout import TooLarge, check_limit, check_sealable
+from randes_cli.build.outlook.pack_report import pack_report, sealed_report, tried_choice
+from randes_cli.build.outlook.preview import preview
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
-from randes_cli.build.pack_report import pack_report, sealed_report, tried_choice
-from randes_cli.build.preview import preview
 from randes_cli.build.seal.direct import write_sealed
 from randes_cli.build.steps import Steps, given_steps
-from randes_cli.build.tasks import check_names
 from randes_cli.cluster import machines
 from randes_cli.errors import CheckpointError, UsageError, shell_word
 from randes_cli.files.atomic import check_target
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.lock import bank_lock
 from randes_cli.files.location import Place, new_file
-from randes_cli.files.lock import bank_lock
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.files.source import NotFinite, infinite_tensors
 from randes_cli.limits import StrPath, as_source

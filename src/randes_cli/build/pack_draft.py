@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import Inputs, open_inputs
+from randes_cli.build.inputs.inputs import Inputs, open_inputs
 from randes_cli.build.layout import default_bits, default_capacity
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.files.bank.manifest import Manifest

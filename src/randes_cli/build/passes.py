@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.draft import Draft
-from randes_cli.build.exact import Exact
+from randes_cli.build.jobs.copies import Copy, place_copies
+from randes_cli.build.jobs.exact import Exact
+from randes_cli.build.jobs.work import Attempt, Bench, UnitWork, Work
 from randes_cli.build.relate import Relation
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
-from randes_cli.build.work import Attempt, Bench, UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank.keys import base_key

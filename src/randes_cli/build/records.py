@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.participants import Participant
-from randes_cli.build.tally import Tally
+from randes_cli.build.inputs.participants import Participant
+from randes_cli.build.jobs.tally import Tally
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.files.hub.ref import is_model_id
+from randes_cli.files.local.system import resolved
 from randes_cli.files.location import Place, RemotePath, as_place
-from randes_cli.files.system import resolved
 from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo, table_bytes

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from randes_cli.build.draft import Draft
+from randes_cli.build.inputs.participants import Deltas, Participant
+from randes_cli.build.inputs.tasks import reopen
 from randes_cli.build.measured import Measured
-from randes_cli.build.participants import Deltas, Participant
 from randes_cli.build.samples.grams import Away, Grams
-from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.columns import some_columns
 from randes_cli.core.tails import tails

@@ -7,9 +7,9 @@ from itertools import chain
 
 import numpy as np
 
-from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
-from randes_cli.build.exact import exact_tensors
+from randes_cli.build.jobs.copies import closing_tensors
+from randes_cli.build.jobs.exact import exact_tensors
 from randes_cli.build.steps import Steps
 from randes_cli.core.columns import columns, table_of
 from randes_cli.files.bank.entries import Entries

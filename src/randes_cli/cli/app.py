@@ -14,7 +14,7 @@ from randes_cli.cli.examples import EXAMPLES, FIRST, WORDS, ending
 from randes_cli.cli.light import LightCommand, LightGroup
 from randes_cli.cli.mistakes import said
 from randes_cli.errors import UsageError
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.guard import one_command
 
 #: The module of every command, by panel of the help and in its order.
 PANELS = {

@@ -55,7 +55,7 @@ def evaluate(
     from randes_cli import evaluate as run
     from randes_cli.cli.scores import score_table, scores_as_csv, scores_as_markdown
     from randes_cli.files.atomic import write_whole
-    from randes_cli.files.guard import note_sources
+    from randes_cli.files.local.guard import note_sources
     from randes_cli.ops.scoring import command_evaluator
 
     known = originals(original, "--original")

@@ -104,7 +104,7 @@ def _as_ours(error: Exception) -> RandesError | None:
     if isinstance(error, (ImportError, SystemError)):  # the second: of a library without memory
         return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):
-        from randes_cli.files.disk import wrap_os_error
+        from randes_cli.files.local.disk import wrap_os_error
 
         if error.filename:
             return wrap_os_error(error, ascii(str(error.filename))[1:-1], "using it")

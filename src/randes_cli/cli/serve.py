@@ -133,7 +133,7 @@ def _require_extra() -> None:
 
 def _key(given: str | None, file: Path | None) -> bytes | None:
     """The key that clients must show: of the command line, a file, or the environment."""
-    from randes_cli.files.disk import read_beginning, wrap_os_error
+    from randes_cli.files.local.disk import read_beginning, wrap_os_error
 
     if given is not None and file is not None:
         raise UsageError("say --api-key or --api-key-file, not both")

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
-from randes_cli.files.disk import OutputFile, sync_folder, system_errors, wrap_os_error
-from randes_cli.files.guard import check_steady, refuse_input
+from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors, wrap_os_error
+from randes_cli.files.local.guard import check_steady, refuse_input
+from randes_cli.files.local.lock import output_lock
+from randes_cli.files.local.system import FLAGS, POSIX, free_bytes, if_dead, lock, set_mode
 from randes_cli.files.location import P, Place, RemotePath
-from randes_cli.files.lock import output_lock
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.system import FLAGS, POSIX, free_bytes, if_dead, lock, set_mode
 from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
 from randes_cli.workers import Progress, no_progress

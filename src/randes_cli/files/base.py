@@ -20,7 +20,7 @@ from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, absolute_source, recorded_place
 from randes_cli.files.source import Source, ZeroBase, place_of, places_of
 from randes_cli.files.sources import Sources
-from randes_cli.files.store import look_up
+from randes_cli.files.stores.store import look_up
 from randes_cli.files.weight_file import TensorFile
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import BaseStorage, OpenOptions

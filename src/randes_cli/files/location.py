@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from randes_cli.errors import UsageError, without_login
-from randes_cli.files.system import resolved
+from randes_cli.files.local.system import resolved
 from randes_cli.limits import StrPath, as_source
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from randes_cli.files.disk import system_errors
-from randes_cli.files.system import FLAGS, if_dead, lock
+from randes_cli.files.local.disk import system_errors
+from randes_cli.files.local.system import FLAGS, if_dead, lock
 from randes_cli.files.upload import passing_place
 from randes_cli.interrupts import unstoppable
 

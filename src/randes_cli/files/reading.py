@@ -9,8 +9,8 @@ import numpy as np
 from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.columns import some_columns
 from randes_cli.core.convert import widen
+from randes_cli.files.local.system import read_at
 from randes_cli.files.source import Source, places_of
-from randes_cli.files.system import read_at
 from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE
 

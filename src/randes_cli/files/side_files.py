@@ -16,8 +16,6 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import is_shard_folder
-from randes_cli.files.disk import entries, system_errors
-from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import (
     CODE,
     LOGS,
@@ -29,7 +27,9 @@ from randes_cli.files.kinds import (
     kind_of_name,
     private,
 )
-from randes_cli.files.system import resolved
+from randes_cli.files.local.disk import entries, system_errors
+from randes_cli.files.local.guard import note_input
+from randes_cli.files.local.system import resolved
 from randes_cli.limits import CONTROL
 from randes_cli.specs import DEVICE_NAMES
 

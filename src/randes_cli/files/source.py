@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.convert import values_of, widen
 from randes_cli.errors import CheckpointError
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.plan import Rect
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 

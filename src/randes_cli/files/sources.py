@@ -13,8 +13,8 @@ from randes_cli.files.bank.file import BankFile, is_bank
 from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import SUFFIXES
+from randes_cli.files.local.system import resolved
 from randes_cli.files.location import Place, RemotePath, as_place
-from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import PICKLES
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import OpenOptions

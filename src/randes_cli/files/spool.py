@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from randes_cli.files.disk import OutputFile, system_errors
+from randes_cli.files.local.disk import OutputFile, system_errors
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.upload import passing_place
 

@@ -12,7 +12,7 @@ from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub.cache import stays_inside
 from randes_cli.files.location import RemotePath
-from randes_cli.files.store import forget, look_up, patiently, reach
+from randes_cli.files.stores.store import forget, look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights
 from randes_cli.files.weight_names import is_index, weight_map
 from randes_cli.specs import OpenOptions

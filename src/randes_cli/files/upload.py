@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 from randes_cli.errors import BankLocked, MissingError, UsageError
-from randes_cli.files.guard import edited_version
+from randes_cli.files.local.guard import edited_version
 from randes_cli.files.location import OBJECT_STORES, S3, RemotePath
-from randes_cli.files.puts import put
-from randes_cli.files.store import Unmet, look_up
+from randes_cli.files.stores.puts import put
+from randes_cli.files.stores.store import Unmet, look_up
 from randes_cli.workers import Progress, no_progress
 
 
@@ -73,7 +73,7 @@ def upload(
 
     try:
         if path.scheme in S3:
-            from randes_cli.files.s3 import put_to_s3
+            from randes_cli.files.stores.s3 import put_to_s3
 
             put_to_s3(here, path, wanted, sent, force=force)
         else:

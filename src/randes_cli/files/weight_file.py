@@ -10,11 +10,11 @@ from typing import Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, RandesError, UsageError
-from randes_cli.files.disk import system_errors, wrap_os_error
-from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
+from randes_cli.files.local.disk import system_errors, wrap_os_error
+from randes_cli.files.local.guard import is_still, note_input, stamp
+from randes_cli.files.local.system import FLAGS, NO_WAIT, fill, let_go
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_WAIT, fill, let_go
 
 
 class WeightFile(Protocol):
@@ -107,7 +107,7 @@ class TensorFile:
 def open_weights(path: Place) -> WeightFile:
     """Open a safetensors file, here or in a store. Raises what either raises."""
     if isinstance(path, RemotePath):
-        from randes_cli.files.remote import StoredFile
+        from randes_cli.files.stores.remote import StoredFile
 
         return StoredFile(path)
     return TensorFile(path)

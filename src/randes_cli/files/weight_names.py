@@ -9,8 +9,8 @@ from typing import Any
 
 from randes_cli.errors import CheckpointError, first_of, some_of
 from randes_cli.files.bank.folder import UNPACK
-from randes_cli.files.disk import entries
 from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, TRAINING, kind_of_name
+from randes_cli.files.local.disk import entries
 from randes_cli.files.side_files import STATES, is_safe_name
 
 #: Endings of pickles that are weights where they lie in a folder, and of such files by themselves.

@@ -7,14 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.build.tasks import reopen
+from randes_cli.build.inputs.tasks import reopen
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MismatchError, UsageError, without_login
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase, bank_base, bank_source
-from randes_cli.files.guard import reading
+from randes_cli.files.local.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source

@@ -10,8 +10,8 @@ from statistics import fmean
 
 from randes_cli.errors import MissingError
 from randes_cli.files.base import find_recorded
-from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
 from randes_cli.files.hub.ref import is_here
+from randes_cli.files.local.guard import SteadyFiles, note_sources, reading, watch
 from randes_cli.files.nearest import absent
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source, sources_by_task

@@ -12,7 +12,7 @@ from randes_cli.core.overlap import Overlap
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import BankBase
-from randes_cli.files.guard import reading
+from randes_cli.files.local.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath
 from randes_cli.ops.compare import retrieved_and_true

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.tasks import reopen
+from randes_cli.build.inputs.tasks import reopen
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest, fingerprint
-from randes_cli.files.guard import check_steady
+from randes_cli.files.local.guard import check_steady
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
 from randes_cli.limits import StrPath, as_source, sources_by_task

@@ -10,8 +10,8 @@ from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shard_folder import prune, unnamed
 from randes_cli.files.bank.shards import shard_folder
+from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import LIMITS
 
 if TYPE_CHECKING:

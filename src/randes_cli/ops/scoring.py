@@ -13,7 +13,7 @@ from math import inf, isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.local.disk import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.sources import require_same
 from randes_cli.limits import MOST_SCORE, StrPath

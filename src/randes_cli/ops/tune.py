@@ -11,15 +11,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from randes_cli.build.copies import rewrite_manifest
+from randes_cli.build.jobs.copies import rewrite_manifest
 from randes_cli.errors import UsageError, counted
 from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
-from randes_cli.files.guard import one_command
 from randes_cli.files.header import parse_json
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import Place, as_place
-from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import require_same
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved

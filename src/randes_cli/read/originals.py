@@ -11,7 +11,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import BaseRecord, TaskRecord
 from randes_cli.files.location import Place, RemotePath, as_place, recorded_place
-from randes_cli.files.store import look_up
+from randes_cli.files.stores.store import look_up
 from randes_cli.limits import StrPath, as_source
 
 #: What a file or folder is, by whatever name: its device and inode, or its address.

@@ -13,11 +13,11 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.configs import TORCH_NAMES, dtype_called, with_dtype
-from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import SUFFIXES, is_code
+from randes_cli.files.local.disk import wrap_os_error
+from randes_cli.files.local.system import is_folder
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
-from randes_cli.files.system import is_folder
 from randes_cli.files.weight_names import PICKLES, component_of
 from randes_cli.limits import MOST_COEFFICIENT, Limit, check_number
 from randes_cli.read.retrieve import Retrieval

@@ -16,7 +16,7 @@ from randes_cli.files.bank.keys import base_key, own_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect
 from randes_cli.read.coefficient import default_coefficient

@@ -16,9 +16,9 @@ from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import remove_stale
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import BankBase, bank_base, found_base
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.lock import clear_lock
 from randes_cli.files.location import absolute_source, as_place
-from randes_cli.files.lock import clear_lock
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.read.originals import Originals

@@ -12,7 +12,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.store import files_in, look_up
+from randes_cli.files.stores.store import files_in, look_up
 from randes_cli.files.upload import check_writable, upload
 from randes_cli.workers import Progress
 

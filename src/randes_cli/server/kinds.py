@@ -15,7 +15,7 @@ import transformers
 
 from randes_cli.api import Bank
 from randes_cli.errors import CheckpointError, MissingError, RandesError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.local.disk import wrap_os_error
 from randes_cli.live.lazy import side_folder
 
 #: What a config says that does not change what a model computes, or that is each task's own.

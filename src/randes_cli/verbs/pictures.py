@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.guard import note_sources, one_command
+from randes_cli.files.local.guard import note_sources, one_command
 from randes_cli.files.location import Place, new_file
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source, sources_by_task

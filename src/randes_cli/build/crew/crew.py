@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from randes_cli.build.copies import Copy
 from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, pieces_of
 from randes_cli.build.crew.samples import Looks
@@ -24,14 +23,15 @@ from randes_cli.build.crew.shard_tasks import (
     make_shard,
 )
 from randes_cli.build.draft import Draft
-from randes_cli.build.exact import Exact
-from randes_cli.build.jobs import Part
-from randes_cli.build.tally import Owner
-from randes_cli.build.work import Attempt, UnitWork, Work
+from randes_cli.build.jobs.copies import Copy
+from randes_cli.build.jobs.exact import Exact
+from randes_cli.build.jobs.jobs import Part
+from randes_cli.build.jobs.tally import Owner
+from randes_cli.build.jobs.work import Attempt, UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.files.bank.keys import base_key, parse_key, sum_key
 from randes_cli.files.digests import chunk_count
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.files.location import RemotePath, absolute
 from randes_cli.plan import Unit, chunks
 from randes_cli.specs import RunOptions, TensorInfo

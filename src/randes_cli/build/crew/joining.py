@@ -19,7 +19,7 @@ from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.location import Place as File
 from randes_cli.files.location import RemotePath, absolute
-from randes_cli.files.segments import Segment, Sent
+from randes_cli.files.stores.segments import Segment, Sent
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress
 

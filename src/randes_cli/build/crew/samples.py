@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from randes_cli.build.crew.shard_tasks import Recipe, arrived, travelling
 from randes_cli.build.draft import Draft
-from randes_cli.build.participants import Deltas
+from randes_cli.build.inputs.participants import Deltas
 from randes_cli.build.relate import Older, reopened
 from randes_cli.build.samples.grams import Away, Terms, terms_of
 from randes_cli.build.samples.sample import Sampled, gather_spreads

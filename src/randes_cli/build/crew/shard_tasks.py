@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from randes_cli.build.copies import copies_into
 from randes_cli.build.crew.pieces import Piece, sink_for
 from randes_cli.build.draft import Draft
-from randes_cli.build.exact import Exact
-from randes_cli.build.jobs import Places
-from randes_cli.build.span import WHOLE, Span
+from randes_cli.build.jobs.copies import copies_into
+from randes_cli.build.jobs.exact import Exact
+from randes_cli.build.jobs.jobs import Places
+from randes_cli.build.jobs.span import WHOLE, Span
+from randes_cli.build.jobs.tally import Owner, Tally, TallyParts
+from randes_cli.build.jobs.work import Bench, UnitWork, Work
 from randes_cli.build.steps import Step
-from randes_cli.build.tally import Owner, Tally, TallyParts
-from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.cluster import Shared
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.keys import sum_key

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from randes_cli.build.participants import Deltas
+from randes_cli.build.inputs.participants import Deltas
 from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.small import (
     Spot,
@@ -26,7 +26,7 @@ from randes_cli.core.compiled.sample import signs_of
 from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.stats.grams import PackedGrams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from randes_cli.build.participants import Deltas, Participant
+from randes_cli.build.inputs.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.compiled.sample import Lies, read_deltas, read_spreads
 from randes_cli.files.source import Sample, Source, place_of

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.participants import Participant
+from randes_cli.build.inputs.participants import Participant
 from randes_cli.build.samples.looks import deltas_of, spreads_of
 from randes_cli.build.samples.small import Spot, Spots, Spreads, small_lists, spreads
 from randes_cli.core.arrays import F64
 from randes_cli.errors import RandesError
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.workers import Progress, no_progress, run_in_order, run_parallel

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.participants import Deltas, Participant
+from randes_cli.build.inputs.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, I64, Array, Bools
 from randes_cli.core.columns import Some
 from randes_cli.core.compiled.sample import put_on_grid

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from randes_cli.build.participants import Participant
+from randes_cli.build.inputs.participants import Participant
 from randes_cli.core.arrays import Array
 from randes_cli.core.shuffle import layer_type
 from randes_cli.plan import STEP_SAMPLE, Unit

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.copies import copies_into
 from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, Piece, pieces_of, sink_for
+from randes_cli.build.jobs.copies import copies_into
+from randes_cli.build.jobs.span import WHOLE
+from randes_cli.build.jobs.sums import Sum, scale_bytes, sums_of
 from randes_cli.build.seal.cutting import Cutting, Run
-from randes_cli.build.seal.sums import Sum, scale_bytes, sums_of
-from randes_cli.build.span import WHOLE
 from randes_cli.cluster import Cluster
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, I64

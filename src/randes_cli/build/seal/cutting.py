@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from randes_cli.build.copies import Copy
-from randes_cli.build.seal.sums import (
+from randes_cli.build.jobs.copies import Copy
+from randes_cli.build.jobs.span import WHOLE, Span
+from randes_cli.build.jobs.sums import (
     Squares,
     Sum,
     add_part,
@@ -23,8 +24,7 @@ from randes_cli.build.seal.sums import (
     scale_bytes,
     squares_of,
 )
-from randes_cli.build.seal.writing import SPAN, Room, write_codes
-from randes_cli.build.span import WHOLE, Span
+from randes_cli.build.jobs.writing import SPAN, Room, write_codes
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, Raw
 from randes_cli.core.kernel import code_dtype

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
 from randes_cli.build.fill import base_outside, differs, embeds, found_late
+from randes_cli.build.jobs.cutter import Cutter
+from randes_cli.build.jobs.sums import moments_of
+from randes_cli.build.jobs.tally import Tally
+from randes_cli.build.jobs.waiting import Arena
+from randes_cli.build.jobs.work import Attempt, Bench, UnitWork, Work
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
-from randes_cli.build.seal.cutter import Cutter
 from randes_cli.build.seal.layout import SealedLayout
-from randes_cli.build.seal.sums import moments_of
-from randes_cli.build.seal.waiting import Arena
-from randes_cli.build.tally import Tally
-from randes_cli.build.work import Attempt, Bench, UnitWork, Work
 from randes_cli.core.agreement import Agreement
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank.container import Container
@@ -31,7 +31,7 @@ from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.output import bank_output
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.bank.writer import BankWriter
-from randes_cli.files.disk import OutputFile
+from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.location import Place
 from randes_cli.files.spool import spool_for
 from randes_cli.stats.coefficients import with_defaults

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
-from randes_cli.build.exact import Exact
-from randes_cli.build.seal.cutter import Cuts
-from randes_cli.build.seal.sums import Sum, measured_tensors, place_sealed
+from randes_cli.build.jobs.copies import closing_tensors
+from randes_cli.build.jobs.cutter import Cuts
+from randes_cli.build.jobs.exact import Exact
+from randes_cli.build.jobs.sums import Sum, measured_tensors, place_sealed
 from randes_cli.build.steps import Steps
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.writer import BankWriter

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from randes_cli.build.convert import joined
-from randes_cli.build.copies import (
+from randes_cli.build.jobs.copies import (
     Copy,
     closing_tensors,
     content_keys,
     copy_tensors,
     place_copies,
 )
-from randes_cli.build.layout import bank_size
-from randes_cli.build.seal.cutting import Cutting
-from randes_cli.build.seal.sums import (
+from randes_cli.build.jobs.sums import (
     measured_tensors,
     moments_of,
     place_sealed,
     scale_bytes,
     sums_of,
 )
+from randes_cli.build.layout import bank_size
+from randes_cli.build.seal.cutting import Cutting
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
@@ -44,9 +44,9 @@ from randes_cli.files.bank.output import bank_output, passing_bank
 from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import Place, as_place, new_file, same_place
-from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable

@@ -23,12 +23,12 @@ from randes_cli.build.crew.shard_tasks import (
     workers_for,
 )
 from randes_cli.build.draft import Draft
-from randes_cli.build.seal.cutter import Cuts, Cutter
-from randes_cli.build.seal.sums import Sum
-from randes_cli.build.seal.waiting import ALIGNED, WAITING, Arena
-from randes_cli.build.span import WHOLE
-from randes_cli.build.tally import Tally
-from randes_cli.build.work import Attempt, Bench, UnitWork
+from randes_cli.build.jobs.cutter import Cuts, Cutter
+from randes_cli.build.jobs.span import WHOLE
+from randes_cli.build.jobs.sums import Sum
+from randes_cli.build.jobs.tally import Tally
+from randes_cli.build.jobs.waiting import ALIGNED, WAITING, Arena
+from randes_cli.build.jobs.work import Attempt, Bench, UnitWork
 from randes_cli.core.agreement import Agreement
 from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.bank.output import shard_maker

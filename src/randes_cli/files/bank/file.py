@@ -32,8 +32,8 @@ from randes_cli.files.bank.shard_files import OpenShard, open_shards
 from randes_cli.files.bank.shards import FEATURE, SHARD_METADATA
 from randes_cli.files.bank.store import is_sound, open_store
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
+from randes_cli.files.local.guard import unwatch, watch
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.nearest import alike
 from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights

@@ -15,11 +15,11 @@ from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.bank.manifest import Manifest, decode, encode
 from randes_cli.files.bank.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.bank.shards import shard_folder, shard_key
-from randes_cli.files.disk import OutputFile
-from randes_cli.files.guard import one_command
+from randes_cli.files.local.disk import OutputFile
+from randes_cli.files.local.guard import one_command
+from randes_cli.files.local.system import give_back
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.system import give_back
 from randes_cli.files.weight_file import open_weights
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.specs import TensorInfo

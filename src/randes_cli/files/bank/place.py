@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from randes_cli.errors import CheckpointError, RandesError, counted, printable, some_of
 from randes_cli.files.bank.folder import bank_of_shards, is_shard_folder
-from randes_cli.files.disk import entries
+from randes_cli.files.local.disk import entries
 from randes_cli.files.location import Place
 from randes_cli.files.weight_names import weight_files
 

@@ -12,10 +12,10 @@ from typing import Protocol
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, InputOutputError, OutOfResources, UsageError
 from randes_cli.files.bank.shards import folder_beside, shard_file, shard_folder
-from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.guard import is_still, note_input, stamp
+from randes_cli.files.local.disk import wrap_os_error
+from randes_cli.files.local.guard import is_still, note_input, stamp
+from randes_cli.files.local.system import FLAGS, NO_WAIT, let_go, most_open
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_WAIT, let_go, most_open
 from randes_cli.files.weight_file import read_fully
 from randes_cli.interrupts import unstoppable
 
@@ -123,7 +123,7 @@ def open_shards(bank: Place) -> OpenShard:
     """Opens the shards of an index, here or in a store."""
     if not isinstance(bank, RemotePath):
         return local_shards(bank)
-    from randes_cli.files.remote import StoredShard
+    from randes_cli.files.stores.remote import StoredShard
 
     folder = folder_beside(bank)
     return lambda name, _: StoredShard(folder / shard_file(name))

@@ -23,8 +23,8 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
+from randes_cli.files.local.system import is_folder, resolved
 from randes_cli.files.location import P
-from randes_cli.files.system import is_folder, resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
 

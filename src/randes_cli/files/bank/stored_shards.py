@@ -18,9 +18,9 @@ from randes_cli.files.atomic import TEMPORARY, is_temporary
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.parts import begun_parts, end_parts, forget_part, join_parts, send_part
-from randes_cli.files.segments import Part, Segment
-from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
+from randes_cli.files.stores.parts import begun_parts, end_parts, forget_part, join_parts, send_part
+from randes_cli.files.stores.segments import Part, Segment
+from randes_cli.files.stores.store import files_in, last_write, look_up, reach, store_errors
 from randes_cli.files.upload import upload
 from randes_cli.workers import Progress, no_progress
 

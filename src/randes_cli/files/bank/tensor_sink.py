@@ -15,9 +15,9 @@ from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest, each_digest
-from randes_cli.files.disk import OutputFile
+from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.location import Place
-from randes_cli.files.segments import Part
+from randes_cli.files.stores.segments import Part
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 

@@ -24,7 +24,7 @@ from randes_cli.files.bank.shards import FEATURE, SHARD_METADATA, SHARDS, Layout
 from randes_cli.files.bank.store import BankStore
 from randes_cli.files.bank.tensor_sink import Data, TensorSink
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.disk import OutputFile
+from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.location import Place
 from randes_cli.limits import MOST_HEADER
 from randes_cli.specs import Table, TensorInfo

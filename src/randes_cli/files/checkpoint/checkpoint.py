@@ -16,8 +16,8 @@ from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
 from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
-from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.guard import unwatch, watch
+from randes_cli.files.local.disk import wrap_os_error
+from randes_cli.files.local.guard import unwatch, watch
 from randes_cli.files.location import Place
 from randes_cli.files.nearest import absent
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note

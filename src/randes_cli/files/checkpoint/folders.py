@@ -17,12 +17,12 @@ from randes_cli.errors import CheckpointError, first_of
 from randes_cli.files.bank.folder import UNPACK, bank_of_shards, is_shard_folder
 from randes_cli.files.checkpoint.foreign import refuse_pickle, refuse_unfinished
 from randes_cli.files.checkpoint.quantised import refuse_quantised_config
-from randes_cli.files.disk import entries, system_errors
-from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.kinds import SUFFIXES, other_file
+from randes_cli.files.local.disk import entries, system_errors
+from randes_cli.files.local.guard import note_input
+from randes_cli.files.local.system import resolved
 from randes_cli.files.side_files import is_safe_name, stays_in, walk
-from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import (
     BEST,
     INDEX,

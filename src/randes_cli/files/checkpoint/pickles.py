@@ -21,8 +21,8 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, printable
-from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header
+from randes_cli.files.local.guard import is_still, note_input, stamp
 from randes_cli.specs import DTYPES, Table, TensorInfo
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import xxhash
 
 from randes_cli.core.arrays import U64, Raw, firsts
 from randes_cli.files.digests import fingerprint, hasher
-from randes_cli.files.guard import reads_far
+from randes_cli.files.local.guard import reads_far
+from randes_cli.files.local.system import piece_at
 from randes_cli.files.reading import read_rows
 from randes_cli.files.source import Renamed, Source, places_of
-from randes_cli.files.system import piece_at
 from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE, Table, TensorInfo, Tensors, once
 from randes_cli.workers import at_once

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from randes_cli.errors import HubError, RandesError, UsageError, without_login
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.local.disk import wrap_os_error
 
 T = TypeVar("T")
 

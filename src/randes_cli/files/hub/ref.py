@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.disk import system_errors
 from randes_cli.files.kinds import BANK_SUFFIX
+from randes_cli.files.local.disk import system_errors
 from randes_cli.files.nearest import meant_beside
 
 SCHEME = "hf://"

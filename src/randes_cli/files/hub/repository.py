@@ -30,7 +30,7 @@ from randes_cli.files.hub.cache import (
 from randes_cli.files.hub.errors import endpoint, hub_call, hub_errors, load_client, not_cached
 from randes_cli.files.hub.ref import COMMIT, HubRef
 from randes_cli.files.kinds import BANK_SUFFIX
-from randes_cli.files.remote import Fetch, RangedBytes, RemoteFile
+from randes_cli.files.stores.remote import Fetch, RangedBytes, RemoteFile
 from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.specs import OpenOptions
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import MissingError, RandesError, UsageError
-from randes_cli.files.disk import read_beginning, wrap_os_error
 from randes_cli.files.hub.ref import parse_ref
+from randes_cli.files.local.disk import read_beginning, wrap_os_error
 from randes_cli.files.nearest import meant_beside, nearest
 from randes_cli.files.recipe.text import Node, parse
 from randes_cli.files.recipe.words import bits_and_share, task_input

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.hub.ref import parse_ref
+from randes_cli.files.local.system import resolved
 from randes_cli.files.location import as_place
-from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath
 from randes_cli.specs import SHARES, TaskInput
 

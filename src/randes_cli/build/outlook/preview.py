@@ -1,0 +1,130 @@
+"""The bank that a build would make, as far as samples tell: what a dry run reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from randes_cli.build.altered import foreseen
+from randes_cli.build.build import Build, Built
+from randes_cli.build.draft import Draft
+from randes_cli.build.jobs.exact import differs, look_at
+from randes_cli.build.layout import bank_size
+from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
+from randes_cli.build.outlook.overflow import check_sums
+from randes_cli.build.outlook.sizes import Sizes
+from randes_cli.build.outlook.trial import sampled_cuts
+from randes_cli.build.records import NO_FINGERPRINT, record_of, recorded_source
+from randes_cli.build.room import room_of
+from randes_cli.build.samples.stand_ins import fill_rows
+from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
+from randes_cli.files.bank.file import BankFile
+from randes_cli.specs import TensorInfo
+from randes_cli.stats.approximate import SAMPLED, SUPPOSED
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics
+
+
+def preview(build: Build, seal_bits: int | None = None) -> Built:
+    """What `build.write` would make, and where `seal_bits` is given what sealing would measure."""
+    if not build.supposed:
+        found = foreseen(build.draft.coming, build.draft.deltas_from)
+        build.draft = replace(build.draft, coming=found)
+    start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
+    rows = norm_rows(base)
+    lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
+    like = set() if build.supposed else _like_the_base(build.draft)
+    added = [
+        record_of(
+            base,
+            one,
+            {n for n, c in zip(rows, there, strict=True) if c}
+            | {n for n in one.fit.exact if (one.index, n) not in like},
+            NO_FINGERPRINT,
+            source=recorded_source(one.source.source, build.path),
+        )
+        for one, there in zip(coming, lengths.changed.T, strict=True)
+    ]
+    statistics = _statistics(build, lengths, seal_bits)
+    old = build.draft.old
+    cells = statistics.cells if old is not None else tuple(build.cells)
+    manifest = replace(build.with_records(added), cells=cells)
+    manifest = with_defaults(manifest, statistics.known)
+    if old is not None:
+        room = room_of(build.draft, build.steps, cells)
+        tensors = _edited(build.draft, old, build.steps, statistics)
+        size = bank_size(tensors, room, manifest, asked=build.most, old=old.most)
+        return Built(size.bytes, manifest, statistics)
+    whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
+    nbytes = Sizes(build.draft, whole, statistics, build.most).here(build.steps, seal_bits)
+    return Built(nbytes, manifest, statistics)
+
+
+def _like_the_base(draft: Draft) -> set[tuple[int, str]]:
+    """Index and name of what tasks would keep exactly and, by its beginning, is the base's."""
+    return {
+        (one.owner, one.name)
+        for one in draft.exact
+        if isinstance(one.owner, int) and one.twin is not None and not differs(one)
+    }
+
+
+def _sampled(build: Build, rows: Sequence[str]) -> Measured:
+    draft = build.draft
+    for exact in draft.exact:
+        look_at(exact)
+    added = not draft.leaving and set(draft.start.shares.values()) <= {1}
+    try:
+        there = draft.deltas_from, draft.coming, build.steps, rows
+        found = sampled_lengths(*there, only_added=added, stands=build.stands)
+        if draft.old is not None and not draft.old.far:
+            check_sums(draft, build.steps)
+        return found
+    except (BeyondGrid, Overflowing) as error:
+        base = draft.base.source if draft.old is None else None
+        raise no_room(error, build.path, base) from None
+
+
+def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Statistics:
+    with build.relation() as relation:
+        made = build.statistics(lengths, relation)
+    if seal_bits is None or build.supposed:
+        return made
+    base = build.draft.base.tensors
+    cuts = sampled_cuts(
+        build.draft.deltas_from,
+        base,
+        build.draft.coming,
+        {u: e for u, e in build.steps.exponents().items() if u not in build.stands},
+        norm_rows(base),
+        seal_bits,
+        build.draft.start.shares,
+    )
+    place = {name: row for row, name in enumerate(norm_rows(base))}
+    for found in cuts.values():
+        fill_rows(found[..., None], place, build.stands)
+    return replace(made, known=replace(made.known, cut=cuts))
+
+
+def sampled(build: Build) -> str:
+    """What the predictions of a preview rest on."""
+    return SUPPOSED if build.supposed else SAMPLED
+
+
+def _edited(
+    draft: Draft, old: BankFile, steps: Steps, statistics: Statistics
+) -> Iterator[TensorInfo]:
+    """The tensors of the bank that follows an old one, in the order of its file: see `fill`.
+
+    What may turn out to be the base's (a running statistic) counts by its beginning.
+    """
+    yield from map(old.info, draft.kept_keys("base"))
+    yield from draft.live_sums(steps, set(draft.units))
+    yield from map(old.info, draft.taken_over())
+    yield from (tensor for tensor, _ in draft.new_files())
+    yield from (one.kept for one in draft.exact if one.twin is None)
+    yield from (one.kept for one in draft.exact if one.twin is not None and differs(one))
+    found = statistics.data()
+    yield from (TensorInfo(key, "F64", data.shape) for key, data in found.items())
+    yield from (old.info(key) for key in draft.kept_statistics() if key not in found)
