@@ -87,14 +87,19 @@ def test_while_banks_come_and_go_each_answer_is_of_the_one_it_names(
     assert len(set(wanted.values())) == 4
     with serving(bank, Sizes(rows=4)) as service:
         names = {service.engine.current.fingerprint: 0}
-        stop = threading.Event()
+        stop, answers = threading.Event(), set[tuple[str, str, str]]()
 
-        def ask(number: int) -> list[tuple[str, str, str]]:
-            asker, task, made = client(service), TASKS[number % 2], []
+        def ask(number: int) -> None:
+            asker, task = client(service), TASKS[number % 2]
             while not stop.is_set():
                 found = asker.completions.create(**words(task, 12))
-                made.append((str(found.system_fingerprint), task, found.choices[0].text))
-            return made
+                answers.add((str(found.system_fingerprint), task, found.choices[0].text))
+
+        def answered() -> bool:
+            """Whether each task was asked of the bank that is there now; or a request failed."""
+            now = service.engine.current.fingerprint
+            told = {task for bank_, task, _ in tuple(answers) if bank_ == now}
+            return told == set(TASKS) or any(one.done() for one in asking)
 
         with ThreadPoolExecutor(6) as clients:
             asking = [clients.submit(ask, number) for number in range(6)]
@@ -102,8 +107,10 @@ def test_while_banks_come_and_go_each_answer_is_of_the_one_it_names(
                 replace(bank, states[turn % 2])
                 until(lambda taken=turn + 1: service.watch.taken == taken)
                 names[service.engine.current.fingerprint] = turn % 2
+                until(answered)
             stop.set()
-            answers = [answer for one in asking for answer in one.result()]
+            for one in asking:
+                one.result()
     assert {(names[bank_], task) for bank_, task, _ in answers} == set(wanted)
     for bank_, task, text in answers:
         assert text == wanted[names[bank_], task]
