@@ -37,6 +37,10 @@ def test_names_are_checked_and_the_nearest_is_said(tmp_path: Path) -> None:
         attached(bank, tasks=["cras"])
     with pytest.raises(MissingError, match="between -1 and 2"), mixed.tasks(torch.tensor([3])):
         pass
+    two, three = torch.tensor([1, 0]), torch.zeros(2, 8, 1, dtype=torch.long)
+    for numbers in (two.float(), two.bool(), two[:0], two[0], three, [["sun"] * 8, ["sun"] * 7]):
+        with pytest.raises(UsageError, match=r"whole numbers|unequally many"), mixed.tasks(numbers):
+            pass
     with pytest.raises(UsageError, match="no tasks are named"):
         mixed.model(input_ids=ids)
     strange: tuple[Any, ...] = ("cars", None, 5, [])

@@ -12,6 +12,7 @@ from torch import nn
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.batch.rows import watch_rows
 from randes_cli.live.batch.selection import Current
+from randes_cli.live.layers.operations import mixed_parameter
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.parameters.rows import Rows
 from randes_cli.live.replaced import replace
@@ -66,9 +67,12 @@ def _answered(model: nn.Module, _: Any, made: Any) -> None:
 
 
 def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given: Any) -> Any:
-    """`Module._apply` where no parameter with tasks refuses the change: these stay as they are."""
+    """`Module._apply` where no parameter with tasks refuses the change: these stay as they are.
+
+    They are asked as outside a block: inside one a cast would be of what a task makes of them.
+    """
     for parameter in _mixed(module):
-        change(parameter)
+        change(mixed_parameter(parameter.weight, Current()))
     torch_does: Any = type(module)._apply
     kept = [
         (store, name, value)

@@ -204,13 +204,19 @@ class MixedModel:
     def _numbers(self, names: Sequence[Any] | torch.Tensor) -> Any:
         count = len(self.names)
         if isinstance(names, torch.Tensor):
-            if names.numel() and not -1 <= int(names.min()) <= int(names.max()) < count:
+            whole = not (names.is_floating_point() or names.dtype == torch.bool)
+            if not (whole and names.numel() and names.dim() in (1, 2)):
+                raise UsageError("tasks by number: whole numbers, [rows] or [rows, tokens]")
+            if not -1 <= int(names.min()) <= int(names.max()) < count:
                 raise MissingError(f"task numbers are between -1 and {count - 1}")
-            return names.cpu().remainder(count + 1)
+            return names.cpu().long().remainder(count + 1)
         if isinstance(names, str) or not hasattr(names, "__len__") or not len(names):
             raise UsageError("name a task for each row of the batch: a list of names")
         if isinstance(names[0], (list, tuple)):
-            return torch.tensor([self._numbers(row) for row in names])
+            rows = [self._numbers(row) for row in names]
+            if len({len(row) for row in rows}) > 1:
+                raise UsageError("rows name unequally many tokens: name a task for each of all")
+            return torch.tensor(rows)
         return [
             count if name in (None, _BASE) else self.names.index(_known(name, self.names))
             for name in names
