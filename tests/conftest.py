@@ -12,6 +12,10 @@ import certifi
 import pytest
 from hypothesis import settings
 
+# Small models are no work for two threads, which wait for each other by spinning: where each core
+# has a worker of its own, a test of them takes three times as long. Libraries ask on import.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from tests.checkpoints import Packer
 
 #: Servers of tests (one of each in a process, for clients are kept that know its address), and
