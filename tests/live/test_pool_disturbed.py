@@ -100,6 +100,8 @@ def test_a_block_in_a_block_of_its_task_does_not_wait_for_who_waits_for_it(tmp_p
                 asked.wait(0.001)
             with pool.use("cars", timeout=300):
                 assert pool.current == "cars"
+            with pytest.raises(UsageError, match="another task is open"), pool.use("dtd"):
+                pass
         other.join()
         assert pool.current == "sun"
 

@@ -89,22 +89,22 @@ class Mixed(Intercepted, torch.nn.Parameter):
 
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        handler, given = HANDLERS.get(func), kwargs
+        handler = HANDLERS.get(func)
         if handler is not None:
-            mixed = _first(args, given)
+            mixed = _first(args, kwargs)
             selection = mixed.current.selection
             if selection is None:
                 raise _unnamed(mixed, name_of(func))
             refuse_recording()
             _refuse_hidden(mixed, selection, args)
-            return handler(selection, *args, **given)
+            return handler(selection, *args, **kwargs)
         name = name_of(func)
         if name == "requires_grad_" or func == _FREEZE:
-            _refuse_training(*args, **given)
-        if _about(name, func, len(args) + len(given)) or func == _FREEZE:
+            _refuse_training(*args, **kwargs)
+        if _about(name, func, len(args) + len(kwargs)) or func == _FREEZE:
             with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **given)
-        return _otherwise(func, name, args, given)
+                return func(*args, **kwargs)
+        return _otherwise(func, name, args, kwargs)
 
 
 def _refuse_hidden(mixed: Mixed, selection: Selection, values: Sequence[Any]) -> None:

@@ -33,7 +33,7 @@ from randes_cli.workers import thread_count
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Ticket:
-    """Who asked for a task, and from which thread."""
+    """Who asked for a task, from which thread."""
 
     task: str
     thread: int
@@ -125,10 +125,9 @@ class Pool:
     def use(self, task: str, *, timeout: float | None = None) -> Iterator[torch.nn.Module]:
         """The model as a task, for the time of the block.
 
-        A block inside a block of another task would wait for itself: close the first one.
-
         Raises MissingError for an unknown task or parameters that it lacks and MismatchError
-        for tensors that do not fit the model, both before anything is written; TimeoutError
+        for tensors that do not fit the model, both before anything is written; UsageError in a
+        block of this thread of another task, which it would wait for for ever; TimeoutError
         after `timeout` seconds of waiting; BankDamaged in a swap, after which the model
         refuses to run until a task was swapped in whole.
         """
@@ -189,8 +188,10 @@ class Pool:
         """
         if self._swapper is not None:
             return False
-        if self.current == ticket.task and any(u.thread == ticket.thread for u in self._users):
-            return True
+        if any(user.thread == ticket.thread for user in self._users):
+            if self.current == ticket.task:
+                return True
+            raise UsageError("a block of another task is open in this thread: close it first")
         return self._queue[0] is ticket and (self.current == ticket.task or not self._users)
 
     def _swap(self, ticket: _Ticket) -> None:
