@@ -140,24 +140,6 @@ def kinds_table(all_results: Sequence[Results]) -> str:
     return table(head, body) if body else "Not run.\n"
 
 
-def lambda_table() -> str:
-    """The share of the gain that is kept, on the validation part, by λ; the best in bold."""
-    knobs = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-    body = []
-    for curve in sorted(fit_lambda.read(), key=lambda one: (one.family, -mean(one.cosines))):
-        most = max(curve.kept.values())
-        bold = {value: "**" if kept == most else "" for value, kept in curve.kept.items()}
-        texts = [
-            f"{bold[knob]}{percent(curve.kept[knob])}{bold[knob]}" if knob in curve.kept else ""
-            for knob in knobs
-        ]
-        noise = mean(cosine**-2 for cosine in curve.cosines)
-        told = mean(map(default_coefficient, curve.cosines))
-        body.append((curve.family, curve.bank, f"{noise:.0f}", f"{told:.2f}", *texts))
-    head = ("family", "bank", "1 / cos²", "told", *(f"λ = {knob}" for knob in knobs))
-    return table(head, body)
-
-
 def rules_table() -> str:
     """What rules for λ give away of the gain, beside the best λ of each bank."""
     every = fit_lambda.read()

@@ -18,8 +18,8 @@ Base and tasks in bfloat16, banks that can be edited, bytes over those of the ba
 two tasks it is the first two, of 32 the same under other names."""
 LAMBDA = """\
 What a rule gives away of the gain beside the best λ of each bank: mean over banks, then over
-families; *families held out*: n fitted to the others (`fit_lambda.py`). Below it the curves, of the
-share of the gain on the validation part, one seed."""
+families; *families held out*: n fitted to the others (`fit_lambda.py`). The curves, of the share of
+the gain on the validation part, one seed, are in [results/lambda.json](results/lambda.json)."""
 TRIED = """\
 Gain kept by prototypes in memory (`prototypes.py`), each beside the product's own way at the same
 bits: block-Hadamard rotations of rows and columns before cutting; for half a bit sixteen vectors of
@@ -86,7 +86,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
         f"## Eight bits against sixteen, live\n\n{LIVE}\n\n{comparisons.live_table(all_results)}\n",
         f"## What was tried and is not taken\n\n{TRIED}\n\n"
         f"{comparisons.prototypes_table(all_results)}\n",
-        f"## λ\n\n{LAMBDA}\n\n{comparisons.rules_table()}\n\n{comparisons.lambda_table()}\n",
+        f"## λ\n\n{LAMBDA}\n\n{comparisons.rules_table()}\n",
         f"## Earlier, with hankel signs\n\n{earlier.section()}\n",
         f"## What ran\n\n{coverage(all_results, [name for name in beds if name not in ran])}\n",
     ]
