@@ -20,11 +20,28 @@ def test_the_command_line_document_is_what_help_prints() -> None:
     assert (ROOT / "docs" / "cli.md").read_text("utf-8") == page, "run: make docs"
 
 
+def anchors(page: Path) -> set[str]:
+    """Where a link into a page may lead: its headings, as GitHub names them."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_documents_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+    folders = (ROOT, ROOT / "docs", *ROOT.glob("examples/*"))
+    for page in (page for folder in folders for page in folder.glob("*.md")):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?", page.read_text("utf-8")):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                there = page.parent / target if target else page
+                assert there.exists(), f"{page.name}: {target}"
+                assert not anchor or anchor in anchors(there), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_parts_of_torture_that_promises_name_are_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    held = re.findall(r"torture ((?:`\w+`(?:, )?)+) \|$", page, re.M)
+    named = {name for names in held for name in re.findall(r"`(\w+)`", names)}
+    assert named and named <= set(re.findall(r"^\| `(\w+)` \|", page, re.M))
 
 
 def test_the_readme_is_short() -> None:
