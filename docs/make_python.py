@@ -13,6 +13,8 @@ from pathlib import Path
 import randes_cli
 
 PAGE = Path(__file__).with_name("python.md")
+#: What the package's own layers use of a class, and nobody else needs.
+INNER = ("Bank.file", "Bank.run", "Bank.retrieval", "Bank.steady")
 MARKER = "<!-- What follows is made by `make docs` from docstrings; do not edit. -->\n"
 
 
@@ -62,7 +64,7 @@ def methods(made: type) -> list[str]:
     parts = []
     for name, value in vars(made).items():
         member = getattr(value, "__func__", value)
-        if name.startswith("_"):
+        if name.startswith("_") or f"{made.__name__}.{name}" in INNER:
             continue
         if isinstance(value, property):
             parts.append(f"### {made.__name__}.{name}\n\n{words(value)}\n")

@@ -43,6 +43,15 @@ def test_a_named_base_and_original_are_scored_instead(
     more = ["--base", family / "base.safetensors", "--original", f"a={family / 'b.safetensors'}"]
     result = randes("evaluate", bank, *words(family), *more, *2 * ["--task", "a"], "--json")
     assert [(row["original"], row["base"]) for row in result.json["tasks"]] == [(0.5, 0.1)]
+    said = "scored, but beside other checkpoints than were packed as a (their fingerprints differ)"
+    assert (result.code, result.json["strange"]) == (1, ["a"]) and said in result.err
+
+
+def test_an_original_that_was_trained_on_in_its_place_is_named(bank: Path, family: Path) -> None:
+    assert evaluate(bank, lambda checkpoint, task: 1.0).strange == ()
+    (family / "a.safetensors").write_bytes((family / "c.safetensors").read_bytes())
+    report = evaluate(bank, lambda checkpoint, task: 1.0)
+    assert report.strange == ("a",) and report.tasks[0].original == 1.0
 
 
 def test_a_missing_original_is_said_and_leaves_its_cells_empty(

@@ -10,7 +10,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import plain
 from randes_cli.cli.panels import COMES_OUT, GOES_IN, option
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import originals, run_options
+from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import UsageError
 
 Original = Annotated[
@@ -87,6 +87,7 @@ def evaluate(
         wanted=True,
         mean=plain(report.mean),
     )
+    check_originals(f"{bank}: scored, but beside", report.strange, "")
 
 
 def _check_targets(csv: Path | None, markdown: Path | None, force: bool, json: bool) -> None:

@@ -65,12 +65,12 @@ def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
     return made
 
 
-def check_originals(what: str, strange: Iterable[str]) -> None:
-    """Raise CheckFailed where --against had other checkpoints than were packed as some tasks."""
+def check_originals(what: str, strange: Iterable[str], given: str = "--against has ") -> None:
+    """Raise CheckFailed where other checkpoints were given than were packed as some tasks."""
     names = ", ".join(strange)
     if names:
         raise CheckFailed(
-            f"{what} --against has other checkpoints than were packed as {names} (their "
+            f"{what} {given}other checkpoints than were packed as {names} (their "
             "fingerprints differ)"
         )
 

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from randes_cli.errors import MissingError
+from randes_cli.errors import CheckpointError, MismatchError, MissingError
 from randes_cli.files.base import find_recorded
 from randes_cli.files.hub.ref import is_here
 from randes_cli.files.local.guard import SteadyFiles, note_sources, reading, watch
 from randes_cli.files.nearest import absent
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source, sources_by_task
+from randes_cli.ops.originals import open_originals
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -26,7 +27,7 @@ class TaskScore:
 
     Attributes:
         retrieved: of the task as it comes out of the bank, at λ `coefficient`.
-        original: of the checkpoint that was packed.
+        original: of the checkpoint that was packed (or of another: `EvaluateReport.strange`).
         base: of the base, with the tensors that the task keeps exactly (its classifier head).
         normalised: retrieved / original, as in the paper's tables; None unless that is above 0.
     """
@@ -41,11 +42,16 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateReport:
-    """Scores of every task, and their means over the tasks that have them."""
+    """Scores of every task, and their means over the tasks that have them.
+
+    Attributes:
+        strange: tasks whose original is not the checkpoint that was packed, by its fingerprint.
+    """
 
     bank: str
     bank_bytes: int
     tasks: tuple[TaskScore, ...]
+    strange: tuple[str, ...] = ()
 
     @property
     def mean(self) -> TaskScore:
@@ -80,7 +86,8 @@ def evaluate(
     """Score tasks (None: all) as retrieved, and their originals and the base beside them.
 
     `originals` has checkpoints by task; otherwise recorded sources that lie beside the bank are
-    used. `base` is a checkpoint of the base; otherwise it is retrieved as the task with λ = 0.
+    used; `strange` of the report names those that are not what was packed. `base` is a checkpoint
+    of the base; otherwise it is retrieved as the task with λ = 0.
     Raises MissingError (no such task, no such original), UsageError (an evaluation failed),
     MismatchError (the bank changed meanwhile), BankDamaged.
     """
@@ -97,7 +104,7 @@ def evaluate(
         size, where, fingerprint = file.size, file.path, file.store.fingerprint
     if base is not None:
         watch(SteadyFiles(base))
-    made = []
+    made, strange = [], []
     for record in records:
         found = (originals or {}).get(record.name) or find_recorded(record.source, where)
         how = partial(score_retrieved, path, record.name, base=base, fingerprint=fingerprint)
@@ -106,6 +113,8 @@ def evaluate(
         original = None
         if found is not None and Path(found).exists():
             watch(SteadyFiles(found))
+            if not _is_packed(path, record.name, found, run, base):
+                strange.append(record.name)
             original = checked_score(evaluate, Path(found), record.name)
         progress("evaluating", 1, 3 * len(records))
         if base is not None:
@@ -115,4 +124,18 @@ def evaluate(
         progress("evaluating", 1, 3 * len(records))
         ratio = score / original if original is not None and original > 0 else None
         made.append(TaskScore(record.name, chosen, score, original, low, ratio))
-    return EvaluateReport(str(where), size, tuple(made))
+    return EvaluateReport(str(where), size, tuple(made), tuple(strange))
+
+
+def _is_packed(
+    bank: StrPath, task: str, found: StrPath, run: RunOptions, base: StrPath | None
+) -> bool:
+    """Whether a checkpoint is the one that was packed as a task."""
+    try:
+        with (
+            open_bank(as_source(bank)) as file,
+            open_originals(file, {task: found}, run, base) as (_, (original,)),
+        ):
+            return original.is_packed(run, no_progress)
+    except (CheckpointError, MismatchError):
+        return False

@@ -70,10 +70,10 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern. `exact` are the statistics and constants of the base, which are kept exactly (see
-    `core.roles`), recorded likewise. `any_digits`: layer numbers may be digits of any script, as
-    in banks of version 1, and not ASCII's alone. `extra` are optional fields that a bank records
-    and this version does not know.
+    pattern. `exact` are the statistics and constants of the base, which are kept exactly, recorded
+    likewise. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
+    and not ASCII's alone. `extra` are optional fields that a bank records and this version does
+    not know.
     """
 
     shuffle: Shuffle = Shuffle.none
