@@ -80,7 +80,8 @@ Share = Annotated[
     ),
 ]
 Groups = Annotated[
-    int, option(MADE, "N", "Superpositions side by side: tasks disturb those of their own alone.")
+    int,
+    option(MADE, "N", "Superpositions side by side: a task is disturbed by its own group alone."),
 ]
 Fit = Annotated[
     Word,
@@ -140,8 +141,8 @@ Adapters = Annotated[
     bool,
     switch(
         GOES_IN,
-        "LoRA adapters stay adapters (with a base they are merged into it else). Of arguments "
-        "that are all adapters none is the base.",
+        "LoRA adapters stay adapters; without this, those that come with a base are merged into "
+        "it. Where all arguments are adapters, none is the base.",
         "--adapters",
     ),
 ]

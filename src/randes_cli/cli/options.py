@@ -60,7 +60,10 @@ OneTask = Annotated[
 ]
 Json = Annotated[bool, switch(SPEAKS, "Print one JSON object on stdout.", "--json")]
 Quiet = Annotated[
-    bool, switch(SPEAKS, "No progress, no talk; what writes says nothing.", "--quiet", "-q")
+    bool,
+    switch(
+        SPEAKS, "No progress, no remarks; a command that writes prints nothing.", "--quiet", "-q"
+    ),
 ]
 Debug = Annotated[bool, switch(SPEAKS, "Show the traceback of an error.", "--debug")]
 Full = Annotated[bool, switch(SPEAKS, "Show every row, column and note.", "--full")]
@@ -106,15 +109,16 @@ MaxShardSize = Annotated[
     option(
         MADE,
         "SIZE",
-        "Write the bank as an index and shards beside it, of at most so many bytes, as 5GB (banks "
-        "above 50 GB are anyway).",
+        "Write the bank as an index and, beside it, shards of at most this size, as 5GB (above 50 "
+        "GB by itself).",
     ),
 ]
 MergeAdapters = Annotated[
     bool,
     switch(
         GOES_IN,
-        "LoRA adapters become full models, base + scaling·B·A (as they do with a base).",
+        "Keep no LoRA adapters as adapters: with a base they become full models, base + "
+        "scaling·B·A, and without one they are refused.",
         "--merge-adapters",
     ),
 ]
