@@ -46,7 +46,7 @@ def test_against_shows_truth_beside_prediction(
     words = ["inspect", bank, "--against", f"a={family / 'a.safetensors'}", "-q"]
     result = randes(*words)
     assert result.code == 0
-    assert "task a" in result.out and "σ / bound" in result.out
+    assert "task a, λ = 1 " in result.out and "σ / bound" in result.out
     assert max(map(len, result.out.splitlines())) <= 100
     (measured,) = randes(*words, "--json").json["measured"]
     assert measured["task"] == "a"

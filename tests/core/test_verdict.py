@@ -144,7 +144,7 @@ def task(name: str, word: str, length: float | None = None) -> TaskSummary:
                 "deltas were long",
                 "1 task (t0) keeps part of its accuracy: 83–99 % in measured cases, less where "
                 "deltas were long",
-                "1 task (t2) keeps nothing of its accuracy",
+                "1 task (t2) keeps nothing of its gain over the base",
             ],
         ),
     ],

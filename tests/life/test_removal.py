@@ -108,9 +108,11 @@ def test_forget_keeps_the_delta_and_says_what_that_means(
 ) -> None:
     before = sums(bank)
     _elsewhere(folder, "half")
-    assert run(["remove", str(bank), "--task", "half", "--forget"]) == 0
-    said = capsys.readouterr().err
-    assert "interference" in said and "who kept their seeds can still retrieve" in said
+    would = "would forget half: the record alone goes"
+    for more, words in (["--dry-run"], would), ([], "forgot half: the record alone is gone"):
+        assert run(["remove", str(bank), "--task", "half", "--forget", *more]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert words in said and "whoever has the bank can still retrieve it" in said
     assert sums(bank) == before
     with BankFile(bank) as opened:
         assert opened.manifest.forgotten == ((2, 0),)

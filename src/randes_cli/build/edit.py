@@ -93,8 +93,8 @@ def remove(
     """Take tasks out of a bank by subtracting what was added, which needs their checkpoints.
 
     `checkpoints` names them by task; otherwise the recorded sources are looked for. With
-    `forget` nothing is subtracted: only the record goes, the delta stays as interference, and
-    whoever kept the seed can still retrieve it.
+    `forget` nothing is subtracted: only the record goes, the delta stays for good as interference,
+    and whoever has the bank can still retrieve it.
     Raises MissingError (no such task, no checkpoint), MismatchError (a checkpoint with another
     fingerprint), BankLocked, BankDamaged, NoSpace.
     """

@@ -30,8 +30,8 @@ Forget = Annotated[
     bool,
     switch(
         None,
-        "Drop only the record of what goes: its delta stays as interference for the others, and "
-        "who kept the seed can still retrieve it.",
+        "Drop only the record of what goes: its delta stays for good, as interference for the "
+        "others, and whoever has the bank can still retrieve it.",
         "--forget",
     ),
 ]
@@ -152,10 +152,11 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
 
     def tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
         names = ", ".join(forgotten)
+        forgot, is_gone = ("would forget", "goes") if report.dry_run else ("forgot", "is gone")
         words = (
-            f"forgot {names}: their deltas stay in the bank as interference, and anyone who kept "
-            "their seeds can still retrieve them; to take them out, remove them with their "
-            "checkpoints"
+            f"{forgot} {names}: the record alone {is_gone}, what was added stays as interference, "
+            "and whoever has the bank can still retrieve it; to be rid of it, pack anew, or remove "
+            "it with its checkpoint from an older bank"
         )
         came = {task.index for task in report.after} - {task.index for task in report.before}
         talk.tell(

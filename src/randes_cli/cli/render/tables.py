@@ -60,7 +60,7 @@ def check_table(check: TaskCheck, width: int) -> list[Text]:
 def interference_table(found: TaskInterference, width: int) -> list[Text]:
     """One task's true retrieval beside the prediction; σ is against a random matrix's end."""
     columns = [
-        Column(f"task {found.task}", name=True),
+        Column(f"task {found.task}, λ = 1", name=True),
         Column("cosine"),
         Column("predicted"),
         Column("rel. error"),

@@ -161,9 +161,10 @@ def _is_long(task: TaskSummary) -> bool:
 def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str:
     """What to expect of tasks of one verdict, of `count` in all."""
     whose = "their" if len(tasks) > 1 else "its"
-    text = f"{_who([task.name for task in tasks], count)} {verdict.word} of {whose} accuracy"
+    who = _who([task.name for task in tasks], count)
     if verdict is LOST:
-        return text
+        return f"{who} {verdict.word} of {whose} gain over the base"
+    text = f"{who} {verdict.word} of {whose} accuracy"
     so = "so evaluate before you rely on it"
     if verdict is FAR_OUT:
         longest = max(task.length or 0.0 for task in tasks)

@@ -18,6 +18,9 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from randes_cli.specs import Tensors, once
 
+#: What the base of a bank of adapters is called after, beside the first adapter.
+_SHAPES = " (names and shapes)"
+
 
 def is_adapter(source: Source) -> bool:
     """Whether a checkpoint holds an adapter and not a model: most of its tensors are factors."""
@@ -37,7 +40,7 @@ def adapter_base(first: Checkpoint) -> ZeroBase:
     Its other tensors (saved heads) are not in it, so every task keeps its own.
     """
     factors = {name: tensor for name, tensor in first.tensors.items() if is_factor(name)}
-    return ZeroBase(f"{first.source} (names and shapes)", factors)
+    return ZeroBase(f"{first.source}{_SHAPES}", factors)
 
 
 def require_adapts(adapter: Checkpoint, base: Source) -> None:
@@ -81,8 +84,9 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
     how = _difference(_factors(adapter.tensors), _factors(base.tensors))
     if how:
         raise MismatchError(
-            f"{adapter.source}: {how} as in {base.source}; the adapters of one bank agree in rank "
-            "and targets: make two banks, or name their base first to merge them"
+            f"{adapter.source}: {how}, unlike {base.source.removesuffix(_SHAPES)}; the adapters of "
+            "one bank agree in rank and targets: make two banks, or name their base first to merge "
+            "them"
         )
 
 
