@@ -170,7 +170,7 @@ class _Front:
         )
         if not headers.get("user_agent", "").startswith("Boto3"):  # the tests' own client
             self.store.requests.append(entry)
-            fault = self._fault(entry)
+            fault = self._fault(entry) or self._unmet(entry)
             if fault is not None and not fault.status:
                 return self._reset(environ)
             if fault is not None:
@@ -194,6 +194,19 @@ class _Front:
                 fault.times -= 1
                 return fault
         return None
+
+    def _unmet(self, entry: Asked) -> Fault | None:
+        """What S3 answers, and moto does not, where parts are to replace what is not there."""
+        wanted = entry.headers.get("if_match")
+        if wanted is None or entry.method != "POST":
+            return None
+        bucket, key = entry.path.strip("/").split("/", 1)
+        found = _client(self.store.url).list_objects_v2(Bucket=bucket, Prefix=key)
+        tags = [one["ETag"] for one in found.get("Contents", []) if one["Key"] == key]
+        if wanted in tags:
+            return None
+        status, code = (412, "PreconditionFailed") if tags else (404, "NoSuchKey")
+        return Fault(key, 1, "POST", status, code)
 
     def _reset(self, environ: dict[str, Any]) -> Iterable[bytes]:
         socket = environ["werkzeug.socket"]

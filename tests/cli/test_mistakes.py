@@ -65,6 +65,8 @@ WRITING = (
         ),
         ("inspect config.json", 3, "config.json: JSON text, not weights; name the folder"),
         ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
+        ("add bnk.randes a.safetensors", 5, "bnk.randes: not found (did you mean bank.randes?)"),
+        ("seal bnk.randes --bits 4 --in-place", 5, "bnk.randes: not found (did you mean bank.ra"),
         ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),
         ("inspect bank.randes a --task b", 2, "a is named already; inspect shows one task"),
         ("remove bank.randes", 2, "(or NAME alone, several too); bank.randes has a, b"),

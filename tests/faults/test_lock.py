@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,30 @@ def test_the_lock_of_a_dead_process_is_free(bank: Path) -> None:
     assert (bank.parent / ".bank.randes.lock").exists()
     put(bank, "half")
     assert not (bank.parent / ".bank.randes.lock").exists()
+
+
+def test_a_lock_whose_file_went_before_it_was_locked_is_taken_anew(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two would hold it: one the file without a name, one the new file."""
+    real, first = fcntl.flock, ExitStack()
+    first.enter_context(bank_lock(bank, wait=0))
+
+    def late(fd: int, operation: int) -> None:
+        first.close()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with bank_lock(bank, wait=0), pytest.raises(BankLocked):
+        put(bank, "half")
+
+
+def test_a_lock_that_somebody_removed_takes_no_other_s_away(bank: Path) -> None:
+    place = bank.parent / ".bank.randes.lock"
+    with bank_lock(bank, wait=0):
+        place.unlink()
+        place.write_text("another's")
+    assert place.read_text() == "another's"
 
 
 def test_dry_runs_and_readers_need_no_lock(bank: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
+from randes_cli.files.atomic import atomic_file, write_whole
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.local.lock import bank_lock
 from tests.life.models import make_bank, source, write_family
@@ -157,6 +158,21 @@ def test_an_edit_that_comes_while_a_bank_is_replaced_is_told_to_wait(
     monkeypatch.setattr(BankWriter, "finish", finish)
     assert run(words(case, bank, other)) == 0
     assert set(codes) == {7}
+
+
+def test_a_file_that_comes_meanwhile_is_not_replaced_without_force(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="exists"), atomic_file(out, force=False):
+        out.write_text("another's")
+    assert contents(tmp_path) == {"out": b"another's"}
+
+
+def test_what_is_under_way_is_not_taken_for_what_the_dead_have_left(tmp_path: Path) -> None:
+    """The temporary files of a longer name begin like those of a shorter one."""
+    with atomic_file(tmp_path / "out.csv", force=False) as file:
+        write_whole(tmp_path / "out", b"1", force=False)
+        file.write_at(b"2", 0)
+    assert contents(tmp_path) == {"out": b"1", "out.csv": b"2"}
 
 
 def test_a_python_call_has_inputs_of_its_own(bank: Path) -> None:

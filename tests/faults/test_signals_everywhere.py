@@ -151,6 +151,20 @@ def test_a_signal_where_python_loses_exceptions_still_ends_the_command(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_that_was_ignored_before_goes_on_to_be(tmp_path: Path) -> None:
+    """As `nohup` has it, and shells in the background."""
+    ignored = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    body = "    send()\n    print('done')"
+    process = subprocess.run(
+        [sys.executable, "-c", ignored + _PLACE.format(name="SIGHUP", body=body)],
+        capture_output=True,
+        text=True,
+        env=_environment(tmp_path),
+        check=False,
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "done\n", "")
+
+
 def _full_pipe() -> tuple[int, int]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

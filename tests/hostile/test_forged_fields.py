@@ -201,3 +201,15 @@ def test_forged_values_that_are_no_numbers_are_said_and_not_written(
     if key.startswith("scale"):
         assert run(["verify", str(path)]) == 6
         assert key in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["x" * 5000, "../base.safetensors"], ids=["long", "outside"])
+def test_a_recipe_names_no_file_of_this_machine_that_the_bank_may_not_mean(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "inside").mkdir()
+    bank = make_small_bank(tmp_path)
+    path = tmp_path / "inside" / "forged.randes"
+    forged_manifest(bank, path, lambda m: m["base"].update(source=source))
+    assert run(["inspect", str(path), "--recipe"]) == 0
+    assert "so write where they are: the base, a, b\n" in capsys.readouterr().out

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from randes_cli import NoSpace, RandesError, verify
-from tests.faults.shim import Fault, count_calls, die, die_halfway, fail_with, faulty, killed
+from tests.faults.shim import (
+    WRITES,
+    Fault,
+    count_calls,
+    die,
+    die_halfway,
+    fail_with,
+    faulty,
+    killed,
+)
 from tests.life.models import ONE, put, take
 from tests.shards.conftest import everything, sharded, shards
 from tests.shards.stage import Stage
@@ -82,3 +92,27 @@ def test_an_interruption_after_the_rename_takes_no_shard_of_the_new_bank(
     monkeypatch.undo()
     assert verify(stage.bank, run=ONE, prune=True).sound
     assert shards(stage.bank) == stage.after[1]
+
+
+def test_shards_are_synced_before_they_have_names_and_names_before_the_index_has_its_own(
+    stage: Stage,
+) -> None:
+    """Else a power failure could leave an index whose shards are not there, or are empty."""
+    log: list[tuple[str, Path | None]] = []
+
+    def note(name: str, real: Any, arguments: tuple[Any, ...]) -> Any:
+        place = Path(f"/dev/fd/{arguments[0]}").resolve() if name == "fsync" else None
+        log.append((name, Path(arguments[0]) if name == "replace" else place))
+        return real(*arguments)
+
+    stage.reset()
+    with faulty(note, 1, names=WRITES, for_ever=True):
+        stage.job()
+    renames = [at for at, (name, _) in enumerate(log) if name == "replace"]
+    assert len(renames) > 2
+    for at in renames:
+        assert log[at - 1] == ("fsync", log[at][1])
+    *shards, index = renames
+    folders = [stage.bank.with_name("bank.randes.d"), stage.bank.parent]
+    assert [("fsync", folder) for folder in folders] == log[shards[-1] + 1 : shards[-1] + 3]
+    assert log[index + 1] == ("fsync", stage.bank.parent)

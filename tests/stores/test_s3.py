@@ -172,6 +172,40 @@ def test_of_two_writers_the_one_that_comes_later_is_refused(far: Store, edits: b
     assert far.get("x.randes") == other
 
 
+@pytest.mark.parametrize("parts", [False, True], ids=["one put", "parts"])
+@pytest.mark.parametrize("case", ["add", "add to one that went", "pack"])
+def test_a_writer_who_comes_at_the_last_moment_is_not_overwritten(
+    far: Store, case: str, parts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store itself refuses the call that makes the object."""
+    from s3fs import S3FileSystem
+
+    bank, real = far.at("x.randes"), S3FileSystem.call_s3
+    if parts:
+        monkeypatch.setattr("randes_cli.files.stores.s3._PART", 2**16)
+        monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 2**16)
+    if case != "pack":
+        pack("base.safetensors", inputs("", "cars"), bank)
+
+    def late(self: S3FileSystem, method: str, *rest: object, **words: object) -> object:
+        if method == ("complete_multipart_upload" if parts else "put_object"):
+            far.put("x.randes", b"another's")
+            if "went" in case:
+                far.delete("x.randes")
+        return real(self, method, *rest, **words)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", late)
+    if case == "pack":
+        with pytest.raises(UsageError, match="exists"):
+            pack("base.safetensors", inputs("", "cars"), bank)
+    else:
+        with pytest.raises(BankLocked, match="another writer replaced it"):
+            add(bank, inputs("", "dtd"))
+    there = {name: far.get(name) for name in far.names() if name == "x.randes"}
+    assert there == ({} if "went" in case else {"x.randes": b"another's"})
+    assert not far.uploads()
+
+
 def test_a_large_bank_goes_up_in_parts_and_appears_with_the_last_call(
     far: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

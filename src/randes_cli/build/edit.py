@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from randes_cli.build.editing import Change, Edit
 from randes_cli.build.inputs.tasks import check_names
@@ -119,8 +118,6 @@ def _edit(
     options, bank = options or EditOptions(), edited_bank(as_place(as_source(bank)))
     with ExitStack() as stack:
         if not options.dry_run:
-            if isinstance(bank, Path) and not bank.exists():
-                raise MissingError(f"{bank}: not found")
             stack.enter_context(bank_lock(bank, wait=options.wait))
         old = stack.enter_context(BankFile(bank))
         yield Edit(old, stack, options, run or RunOptions(), progress)

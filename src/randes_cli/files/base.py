@@ -97,18 +97,26 @@ def find_recorded(recorded: str, bank: Place) -> str | None:
     """
     if recorded_ref(recorded) is not None or recorded_place(recorded) is not None:
         return recorded
-    parts = PurePosixPath(recorded)
-    if not recorded or parts.is_absolute() or ".." in parts.parts:
+    if not _stays_below(recorded):
         return None
     if isinstance(bank, RemotePath):
         beside = bank.parent / recorded
         if look_up(beside) is not None:
             return beside.url
-    for folder in (bank.parent if isinstance(bank, Path) else Path(), Path()):
-        with suppress(OSError):  # a name that no file can have
-            if (folder / recorded).exists():
-                return str(folder / recorded)
+    return (isinstance(bank, Path) and below(bank.parent, recorded)) or below(Path(), recorded)
+
+
+def below(folder: Path, recorded: str) -> str | None:
+    """Where a recorded source is below a folder; None where it is not there, or leads out of it."""
+    with suppress(OSError):  # a name that no file can have
+        if _stays_below(recorded) and (folder / recorded).exists():
+            return str(folder / recorded)
     return None
+
+
+def _stays_below(recorded: str) -> bool:
+    parts = PurePosixPath(recorded)
+    return bool(recorded) and not parts.is_absolute() and ".." not in parts.parts
 
 
 def found_recorded(recorded: str, bank: Place) -> str | None:

@@ -29,8 +29,12 @@ def absent(path: Path) -> str:
 
 
 def meant_beside(path: Path) -> str:
-    """A question after the name that is most like a missing one in its folder; empty if none is."""
-    near = None
+    """A question after the name that is most like a missing one in its folder; empty if none is.
+
+    Hidden files, such as our own locks, are asked for by hidden names alone.
+    """
+    near, hidden = None, path.name.startswith(".")
     with suppress(OSError):
-        near = nearest(path.name, [other.name for other in path.parent.iterdir()])
+        names = [other.name for other in path.parent.iterdir()]
+        near = nearest(path.name, [one for one in names if one.startswith(".") == hidden])
     return f" (did you mean {path.with_name(near)}?)" if near else ""

@@ -15,7 +15,6 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import TEMPORARY, is_temporary, keep_mode
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
 from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors
-from randes_cli.files.local.guard import refuse_input
 from randes_cli.files.local.system import FLAGS, NO_FOLLOW, let_go, most_open, read_at
 from randes_cli.files.location import Place
 from randes_cli.files.stores.segments import Part
@@ -121,7 +120,6 @@ class ShardFolder:
                     return
                 os.fsync(out.fd)
             new.close()
-            refuse_input(target)
             os.replace(new.path, target)
             self._new.pop(new.path, None)
         self._made.append(target)

@@ -32,7 +32,7 @@ def _holder(path: Path) -> str:
             said = file.readline(300).decode("utf-8", "replace")
     except OSError:
         return "another process"
-    return "".join(c if c.isprintable() else " " for c in said).strip() or "another process"
+    return said.strip() or "another process"
 
 
 def _signature() -> bytes:
@@ -151,7 +151,7 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
     With `edits` the bank is read and then replaced, else a file is written in its place.
 
     The lock is a hidden file beside the bank; a store has none, and tells at the commit whether
-    another was first. Raises BankLocked naming the holder.
+    another was first. Raises BankLocked naming the holder, MissingError for an edit of nothing.
     """
     if isinstance(bank, RemotePath):
         with holding(bank, edits=edits):
@@ -161,6 +161,8 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
     until = time.monotonic() + wait
     try:
         with system_errors(bank, "locking the bank"):
+            if edits:  # what is not there gets no lock
+                bank.stat()
             while not lock.take():
                 if time.monotonic() >= until:
                     raise BankLocked(_refusal(bank, lock))

@@ -13,8 +13,9 @@ from randes_cli.core.roles import exact_roles
 from randes_cli.errors import some_of
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.base import below
 from randes_cli.files.hub.ref import recorded_ref
-from randes_cli.files.location import Place, RemotePath, recorded_place
+from randes_cli.files.location import Place, RemotePath, absolute_source, recorded_place
 from randes_cli.specs import BaseStorage, PackOptions, Transform
 
 #: Files that travel only where they are trusted.
@@ -30,14 +31,14 @@ def _seen(bank: Place, source: str) -> str | None:
     """
     if recorded_ref(source) is not None or recorded_place(source) is not None:
         return source
-    place = bank.parent / source
-    if isinstance(place, RemotePath):
-        return str(place)
-    if not place.exists():
+    if isinstance(bank, RemotePath):
+        return str(bank.parent / source)
+    place = below(bank.parent, source)
+    if place is None:
         return None
     with suppress(ValueError):  # another drive
         return Path(os.path.relpath(place)).as_posix()
-    return str(place.absolute())
+    return absolute_source(place)
 
 
 def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
