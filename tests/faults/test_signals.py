@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from randes_cli import interrupts
 from randes_cli.cli import main as command
 from tests.faults.conftest import Scene
 from tests.faults.shim import Real, count_calls, faulty
@@ -97,3 +101,35 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
     assert b"interrupted" in said
     assert bank.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_no_signal_comes_between_a_with_and_its_generator() -> None:
+    """Else what the generator did were nobody's; in it, and in what it is about, one may come."""
+    found: set[tuple[str, bool]] = set()
+
+    def look(frame: FrameType, event: str, argument: Any) -> None:
+        if event.startswith("c_"):  # before and after what is built in
+            found.add((frame.f_code.co_name, interrupts._can_travel(sys._getframe())))
+
+    @contextmanager
+    def made() -> Iterator[None]:
+        len("before the block")
+        yield
+        len("after it")
+
+    @made()
+    def decorated() -> None:
+        len("in what it decorates")
+
+    def run() -> None:
+        sys.setprofile(look)
+        with made():
+            len("in the block")
+        decorated()
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    places = ("__init__", "made", "run", "decorated")  # the first: nothing has begun
+    assert found == {("__enter__", False), ("__exit__", False), *((p, True) for p in places)}

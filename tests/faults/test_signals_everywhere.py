@@ -105,6 +105,18 @@ with passing_folder() as folder:
         send()
 time.sleep(30)
 """,
+    "a lock that is taken": """
+import fcntl
+from pathlib import Path
+from randes_cli.files.local.lock import bank_lock
+real = fcntl.flock
+def flock(*words):
+    real(*words)
+    send()
+fcntl.flock = flock
+with bank_lock(Path(os.environ["TMPDIR"]) / "bank", wait=0, edits=False):
+    time.sleep(30)
+""",
     "an error that is explained": """
 send()
 raise RuntimeError("what the signal was made into")

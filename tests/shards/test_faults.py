@@ -76,6 +76,12 @@ def test_any_call_that_fails_leaves_the_old_bank_and_no_litter(stage: Stage) -> 
     assert failed > 5
 
 
+def test_a_new_bank_that_fails_leaves_no_folder(folder: Path) -> None:
+    with pytest.raises(NoSpace), faulty(fail_with(errno.ENOSPC), 2, names=("replace",)):
+        sharded(folder, "whole")
+    assert not list(folder.glob("*bank*"))
+
+
 def test_an_interruption_after_the_rename_takes_no_shard_of_the_new_bank(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,13 @@ def test_a_link_to_a_bank_is_that_bank_and_a_linked_folder_is_read_alone(
     before = everything(bank)
     with pytest.raises(UsageError, match="not a folder"):
         take(bank, "single")
+    (elsewhere / f"{'0' * 32}.safetensors").touch()  # of another bank, perhaps
+    assert verify(bank, run=ONE, prune=True).sound
+    assert (elsewhere / f"{'0' * 32}.safetensors").is_file()
+    (elsewhere / f"{'0' * 32}.safetensors").unlink()
     assert everything(bank) == before
+    make_bank(folder, ("half",))
+    assert shards(bank) == before[1]
 
 
 def test_a_bank_in_one_file_takes_the_place_of_shards_and_leaves_other_files(folder: Path) -> None:
@@ -213,6 +219,10 @@ def test_a_shard_of_the_same_bytes_is_not_written_again(folder: Path) -> None:
     assert {path: path.stat().st_ino for path in (folder / "bank.randes.d").iterdir()} == before
     shard = _first(bank, "base/")
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    sharded(folder, "whole", "half")
+    assert verify(bank, run=ONE).sound
+    shard.unlink()
+    os.mkfifo(shard)  # nobody writes to it
     sharded(folder, "whole", "half")
     assert verify(bank, run=ONE).sound
 

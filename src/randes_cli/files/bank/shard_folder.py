@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import TEMPORARY, is_temporary, keep_mode
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
 from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors
-from randes_cli.files.local.system import FLAGS, NO_FOLLOW, let_go, most_open, read_at
+from randes_cli.files.local.system import FLAGS, NO_FOLLOW, NO_WAIT, let_go, most_open, read_at
 from randes_cli.files.location import Place
 from randes_cli.files.stores.segments import Part
 from randes_cli.interrupts import unstoppable
@@ -194,16 +193,16 @@ def _piece(fd: int, at: int) -> bytearray:
 
 
 def _same_bytes(fd: int, path: Path) -> bool:
-    """Whether there is a regular file with the bytes of an open one."""
+    """Whether there is a file with the bytes of an open one."""
     try:
-        other = os.open(path, os.O_RDONLY | FLAGS | NO_FOLLOW)
+        other = os.open(path, os.O_RDONLY | FLAGS | NO_FOLLOW | NO_WAIT)
     except OSError:
         return False
     try:
-        found = os.fstat(other)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != os.fstat(fd).st_size:
+        size = os.fstat(other).st_size
+        if size != os.fstat(fd).st_size:  # of what is no regular file it is 0, or reading fails
             return False
-        pieces = range(0, found.st_size, _PIECE)
+        pieces = range(0, size, _PIECE)
         return all(_piece(fd, at) == _piece(other, at) for at in pieces)
     except OSError:
         return False
