@@ -10,17 +10,17 @@ from functools import partial
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
+from randes_cli.files.hidden import is_under_way, short, sibling
 from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors, wrap_os_error
 from randes_cli.files.local.guard import check_steady, refuse_input
 from randes_cli.files.local.lock import output_lock
 from randes_cli.files.local.system import FLAGS, POSIX, free_bytes, if_dead, lock, set_mode
-from randes_cli.files.location import P, Place, RemotePath
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
 from randes_cli.workers import Progress, no_progress
 
-TEMPORARY = ".randes-tmp"
 #: Shards of a bank that are here at a time where they go into a store, at the most.
 _AT_HAND = 4
 
@@ -75,11 +75,6 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
     raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
-def sibling(path: P) -> P:
-    """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}"
-
-
 @contextlib.contextmanager
 def passing_name(path: Place) -> Iterator[Path]:
     """A name beside `path` for a file that goes when the block ends.
@@ -88,7 +83,7 @@ def passing_name(path: Place) -> Iterator[Path]:
     """
     if isinstance(path, RemotePath):
         with passing_folder() as folder:
-            yield folder / f"new.{path.name}"
+            yield folder / f"new.{short(path.name)}"
         return
     made = sibling(path)
     try:
@@ -97,17 +92,11 @@ def passing_name(path: Place) -> Iterator[Path]:
         _put_away(made, -1, committed=False)
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file is one that a writer has under way, or left."""
-    return name.startswith(".") and name.endswith(TEMPORARY)
-
-
 def remove_stale(path: Path) -> None:
     """Delete temporary files of `path`, and theirs, whose writers are dead (the lock is free)."""
-    prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            if is_temporary(entry.name) and entry.name.lstrip(".").startswith(prefix):
+            if is_under_way(entry.name, path):
                 if_dead(Path(entry.path), partial(os.unlink, entry.path))
 
 

@@ -17,6 +17,7 @@ from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.header import parse_json
+from randes_cli.files.hidden import short
 from randes_cli.files.local.guard import one_command
 from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import Place, as_place
@@ -194,7 +195,7 @@ class _Notes:
     """The scores so far, kept beside the bank so that an interruption loses one at most."""
 
     def __init__(self, bank: Place, identity: str, options: TuneOptions) -> None:
-        notes = bank.name + ".tuning.json"
+        notes = f"{short(bank.name)}.tuning.json"
         self._path = bank.with_name(notes) if isinstance(bank, Path) else Path(notes)
         self._head = {"bank": identity, "evaluate": options.label}
         self._scores: dict[str, dict[str, float]] = {}

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, MissingError, RandesError, UsageError
-from randes_cli.files.atomic import TEMPORARY, atomic_file, passing_name, sibling
+from randes_cli.files.atomic import atomic_file, passing_name
 from randes_cli.files.bank.checks import check_agreement
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.bank.manifest import Manifest, decode, encode
 from randes_cli.files.bank.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.bank.shards import shard_folder, shard_key
+from randes_cli.files.hidden import TEMPORARY, short, sibling
 from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.local.guard import one_command
 from randes_cli.files.local.system import give_back
@@ -113,7 +114,7 @@ def remove_passing(path: Path) -> None:
 
     The caller holds the lock of its name.
     """
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}.d"):
+    for folder in path.parent.glob(f".{glob.escape(short(path.name))}.*{TEMPORARY}.d"):
         if not folder.with_suffix("").exists():
             prune(unnamed(folder, ()), folder)
 
@@ -136,7 +137,7 @@ def _shards(path: Place, progress: Progress, *, prepared: bool = False) -> Itera
     from randes_cli.files.bank.stored_shards import StoredShards
 
     with passing_folder() as here:
-        yield StoredShards(path, here / path.name, progress)
+        yield StoredShards(path, here / short(path.name), progress)
 
 
 def shard_names(path: Place) -> list[str] | None:
@@ -163,12 +164,12 @@ def readable(path: Place, manifest: Manifest, tensors: Mapping[str, TensorInfo])
         text = encode(manifest)
         give_back()  # of 100,000 tensors each of the two takes a sixth of what a process has
         read = decode(text)
+        check_agreement(read, tensors)
     except (BankDamaged, UnicodeEncodeError) as error:
         reason = f"{path}: not written, for it could not be read again: {error}"
         raise UsageError(reason) from None
     if len(text) > MOST_MANIFEST:
         raise UsageError(f"{path}: a manifest of more than {MOST_MANIFEST} bytes")
-    check_agreement(read, tensors)
     del read
     give_back()
     return text

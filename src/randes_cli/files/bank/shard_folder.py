@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import TEMPORARY, is_temporary, keep_mode
+from randes_cli.files.atomic import keep_mode
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
+from randes_cli.files.hidden import TEMPORARY, is_temporary
 from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors
 from randes_cli.files.local.system import FLAGS, NO_FOLLOW, NO_WAIT, let_go, most_open, read_at
 from randes_cli.files.location import Place
@@ -212,10 +213,10 @@ def _same_bytes(fd: int, path: Path) -> bool:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """The files of a folder of shards; none where it is a link, for then it may be another's."""
-    if folder.is_symlink():
-        return []
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
-        return [entry for entry in found if not entry.is_dir(follow_symlinks=False)]
+    with contextlib.suppress(OSError):
+        if not folder.is_symlink():
+            with os.scandir(folder) as found:
+                return [entry for entry in found if not entry.is_dir(follow_symlinks=False)]
     return []
 
 

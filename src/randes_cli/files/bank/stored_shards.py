@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import HubError, RandesError
-from randes_cli.files.atomic import TEMPORARY, is_temporary
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
+from randes_cli.files.hidden import is_temporary, is_under_way
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.stores.parts import begun_parts, end_parts, forget_part, join_parts, send_part
 from randes_cli.files.stores.segments import Part, Segment
@@ -139,7 +139,7 @@ def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
     ours = [name for name in shards if is_shard_file(name) or is_temporary(name)]
     found = [_left(folder, shards, name) for name in ours if name not in keep]
     beside = files_in(bank.parent)
-    passing = [name for name in beside if _is_passing(name, bank.name)]
+    passing = [name for name in beside if is_under_way(name.removesuffix(".d"), bank)]
     for name in passing:
         place = bank.parent / name
         inside = files_in(place) if name.endswith(".d") else {}
@@ -161,12 +161,6 @@ def _left(folder: RemotePath, found: Mapping[str, Mapping[str, Any]], name: str)
 def _is_old(place: RemotePath, found: Mapping[str, Any]) -> bool:
     """Whether a shard may go as a leftover before the bank that is to name it is there."""
     return Leftover(place, last_write(found)).is_older(PRUNE_HOURS // 2)
-
-
-def _is_passing(name: str, bank: str) -> bool:
-    """Whether a name is that of a passing bank, or of its shards' folder."""
-    made = name.removesuffix(".d")
-    return made.startswith(f".{bank}.") and made.endswith(TEMPORARY)
 
 
 def remove_stored(bank: RemotePath) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def refuse_pickle(path: Path, *, allow: bool) -> None:
 def refuse_unfinished(paths: Iterable[Path]) -> None:
     """Raise CheckpointError for a file whose downloader is not done: it has its size before."""
     for path in paths:
-        if path.with_name(f"{path.name}.aria2").exists():
+        if os.path.exists(f"{path}.aria2"):
             raise CheckpointError(
                 f"{path}: a download that is not complete ({path.name}.aria2 beside it says so); "
                 "finish it, or begin again"

@@ -19,6 +19,7 @@ from randes_cli.errors import (
     OutOfResources,
     RandesError,
     TooManyOpen,
+    UsageError,
 )
 from randes_cli.files.local import system
 from randes_cli.files.nearest import absent
@@ -36,6 +37,8 @@ def wrap_os_error(
         return NoSpace(f"{path}: no space left while {doing} ({reason}); {so}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MissingError(absent(Path(path)))
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{path}: a longer name than the file system takes")
     if error.errno == errno.ENOMEM:
         return OutOfResources(f"{path}: not enough memory while {doing}")
     full = error.errno in (errno.EMFILE, errno.ENFILE)

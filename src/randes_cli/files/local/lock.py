@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from randes_cli.errors import BankLocked, UsageError
+from randes_cli.files.hidden import lock_name
 from randes_cli.files.local.disk import system_errors
 from randes_cli.files.local.guard import holding, is_held
 from randes_cli.files.local.system import FLAGS, NO_FOLLOW, let_go, resolved
@@ -157,7 +158,7 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
         with holding(bank, edits=edits):
             yield
         return
-    lock = _Lock(bank.parent / f".{bank.name}.lock")
+    lock = _Lock(lock_name(bank))
     until = time.monotonic() + wait
     try:
         with system_errors(bank, "locking the bank"):
@@ -175,7 +176,7 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
 
 def clear_lock(path: Path) -> None:
     """Remove the lock of a name, where a process that held it was ended."""
-    lock = _Lock(path.parent / f".{path.name}.lock")
+    lock = _Lock(lock_name(path))
     with contextlib.suppress(OSError):
         if lock.path.exists() and lock.take():
             lock.give_back()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import HubError, RandesError
-from randes_cli.files.atomic import TEMPORARY
+from randes_cli.files.hidden import TEMPORARY
 from randes_cli.files.location import AZURE, GOOGLE, S3, RemotePath
 from randes_cli.files.stores.s3 import end_upload, join_at_s3, unfinished
 from randes_cli.files.stores.segments import Part, Segment, Sent
