@@ -59,6 +59,8 @@ LIMITS: Mapping[str, Limit] = {
 #: longest manifest: ten times that of 100,000 tensors and 20 tasks.
 MOST_HEADER = 100_000_000
 MOST_MANIFEST = 2**30
+#: Tasks of a bank that superposes nothing, where no table of the file grows with their pairs.
+MOST_APART = 2**10
 #: Largest magnitude of λ, and of a score.
 MOST_COEFFICIENT = 1e6
 MOST_SCORE = 1e100

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from randes_cli.cli.main import run
+from randes_cli.files.bank import checks
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
+from randes_cli.stats import stored
 from randes_cli.stats.stored import WHOLE, predict_bank, stored_statistics
 from randes_cli.views.page import MOST_TASKS
-from tests.checkpoints import Packer, perturbed, random_state
+from tests.checkpoints import Packer, perturbed, random_state, save_family
 
 COUNT = MOST_TASKS + 60
 
@@ -60,3 +62,22 @@ def test_gram_matrices_of_many_tasks_are_one_for_all_tensors_and_predict_alike(m
     assert [(name, set(members)) for name, members in manifest.cells] == [(WHOLE, {"a.w", "b.w"})]
     found = predict_bank(manifest, statistics).over().cosine
     assert abs(float(np.mean(found)) - COUNT**-0.5) < 0.03
+
+
+def test_more_tasks_of_which_nothing_is_superposed_than_a_bank_has_are_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = [str(path) for path in save_family(tmp_path, {"a.w": [12, 8]}, ["x", "y", "z"])]
+    base, bank = str(tmp_path / "base.safetensors"), tmp_path / "b.randes"
+    pack = ["pack", base, "--exact", "a.w", "-o", str(bank), "-q"]
+    for module in (stored, checks):
+        monkeypatch.setattr(module, "MOST_APART", 2)
+    for dry in ([], ["--dry-run"]):
+        assert run([*pack, *tasks, *dry]) == 2
+        assert "nothing of these 3 tasks would be superposed" in capsys.readouterr().err
+    assert not bank.exists() and run([*pack, *tasks[:2]]) == 0
+    before = bank.read_bytes()
+    assert run(["add", str(bank), tasks[2]]) == 2 and bank.read_bytes() == before
+    monkeypatch.setattr(stored, "MOST_APART", 3)  # a writer that the reader contradicts
+    assert run(["add", str(bank), tasks[2]]) == 2 and bank.read_bytes() == before
+    assert "not written, for it could not be read again" in capsys.readouterr().err

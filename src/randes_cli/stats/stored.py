@@ -12,9 +12,11 @@ from randes_cli.core.arrays import I64
 from randes_cli.core.prediction.crossing import Grams
 from randes_cli.core.prediction.formula import Prediction, predict
 from randes_cli.core.shuffle import layer_type
+from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
 from randes_cli.files.bank.manifest import Manifest
+from randes_cli.limits import MOST_APART
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.grams import During, GramTable, StoredGrams
@@ -31,8 +33,16 @@ WHOLE = "*"
 
 
 def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) -> Cells:
-    """What each pair of Gram matrices covers: a tensor, the tensors of one type, or all."""
+    """What each pair of Gram matrices covers: a tensor, the tensors of one type, or all.
+
+    Raises UsageError for more tasks than a bank has that superposes nothing.
+    """
     names = [name for unit in units for name in unit.names]
+    if not names and tasks > MOST_APART:
+        raise UsageError(
+            f"nothing of these {tasks:,} tasks would be superposed, for all is kept exactly; such "
+            f"a bank has {MOST_APART:,} at most: make several"
+        )
     pair, room = 2 * 8 * tasks**2, tensor_bytes(base)
     if len(names) * pair <= GRAM_SHARE * room:
         return [(name, (name,)) for name in names]

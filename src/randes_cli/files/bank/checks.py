@@ -32,12 +32,9 @@ from randes_cli.files.bank.keys import (
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import FOLDERS, MOST_TOGETHER
-from randes_cli.limits import MOST_STATISTIC
+from randes_cli.limits import MOST_APART, MOST_STATISTIC
 from randes_cli.plan import plan_units, sealable, share_of, superposable
 from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo, Tensors
-
-#: Tasks of a bank that superposes nothing.
-_MOST_APART = 2**10
 
 
 def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
@@ -251,7 +248,7 @@ def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
 
     Where nothing is superposed no table grows with the pairs of tasks, whose matrices we make.
     """
-    if not manifest.cells and len(manifest.tasks) > _MOST_APART:
+    if not manifest.cells and len(manifest.tasks) > MOST_APART:
         raise BankDamaged("manifest: has more tasks than a bank without superpositions may have")
     transform = manifest.transform
     if transform.rest is not Rest.sum:
