@@ -133,8 +133,8 @@ class EditReport:
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
     tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
-    reports it, of the bank as edited; `notes` say which tasks that came are one with another,
-    and which a replacement only added.
+    reports it, of the bank as edited, and so is `unsuited` where tasks came; `notes` say which of
+    these are one with another, and which a replacement only added.
     """
 
     bank: str
@@ -150,6 +150,7 @@ class EditReport:
     merged: int = 0
     kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unsuited: tuple[str, ...] = ()
     room: int | None = None
 
 

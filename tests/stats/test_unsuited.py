@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from randes_cli import PackOptions, inspect, pack
+from randes_cli import EditOptions, PackOptions, add, inspect, pack, remove
 from randes_cli.specs import BaseStorage
 from tests.checkpoints import Packer, State, perturbed, random_state
 
@@ -120,3 +120,37 @@ def test_adapters_that_are_smaller_than_a_superposition(
     given = sum(Path(one, "adapter_model.safetensors").stat().st_size for one in adapters)
     assert (report.bank_bytes > 0.9 * (report.base_bytes + given)) == small
     assert ["saves" in text for text in report.unsuited] == [True] * small
+
+
+def test_what_an_edit_makes_unsuited_is_said_as_of_a_bank_packed_so(packer: Packer) -> None:
+    tasks = near(4, 0.2)
+    bank = packer.pack(BASE, dict([*tasks.items()][:1]), PackOptions(bits=16))
+    (text,) = add(bank, packer.inputs(dict([*tasks.items()][1:]))).unsuited
+    assert inspect(bank).report.unsuited == (text,)
+    packer.pack(BASE, tasks, PackOptions(bits=16), out="whole.randes")
+    assert packer.reports[-1].unsuited == (text,)
+    assert remove(bank, "t3").unsuited == ()
+
+
+def test_an_edit_that_knows_deltas_by_their_retrievals_says_about(packer: Packer) -> None:
+    tasks = near(4, 0.2)
+    bank = packer.pack(BASE, dict([*tasks.items()][:3]), PackOptions(bits=16))
+    for name in list(tasks)[:3]:
+        (packer.folder / f"{name}.safetensors").unlink()
+    inputs = packer.inputs({"t3": tasks["t3"]})
+    reports = [add(bank, inputs, EditOptions(dry_run=dry)) for dry in (True, False)]
+    assert {report.bytes_after for report in reports} == {bank.stat().st_size}
+    for report in reports:
+        assert report.estimated and "would be about " in report.unsuited[0]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_an_edit_that_leaves_one_task_alone_saves_nothing(packer: Packer, ahead: bool) -> None:
+    base = {name: value.bfloat16() for name, value in BASE.items()}
+    two = {name: perturbed(base, seed=seed) for seed, name in enumerate("ab")}
+    bank = packer.pack(base, two, PackOptions(bits=16))
+    assert not packer.reports[-1].unsuited
+    remove(bank, ["a", "b"])
+    inputs, options = packer.inputs({"c": perturbed(base, seed=3)}), EditOptions(dry_run=ahead)
+    (text,) = add(bank, inputs, options).unsuited
+    assert "saves nothing here" in text and "take 2.00 x the base" in text

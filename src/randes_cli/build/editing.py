@@ -16,6 +16,7 @@ from randes_cli.build.inputs.participants import Participant
 from randes_cli.build.inputs.tasks import open_coming, reopen
 from randes_cli.build.outlook.preview import preview, sampled
 from randes_cli.build.outlook.twins import twins
+from randes_cli.build.outlook.unsuited import unsuited
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.cluster import machines
@@ -40,7 +41,7 @@ from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, ta
 from randes_cli.stats.base_length import base_inside, lengths_beside
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import bank_summaries, summaries
+from randes_cli.stats.summaries import bank_summaries, mean_cosine, summaries
 from randes_cli.workers import Progress, no_progress
 
 
@@ -272,8 +273,9 @@ class Edit:
         unsure = sampled(build) if options.dry_run and self.coming else ""
 
         def report(built: Built) -> EditReport:
-            base = base_inside(self.old)
-            beside = lengths_beside(built.manifest, built.statistics, base)
+            there = built.manifest, built.statistics
+            found = summaries(*there, lengths_beside(*there, base_inside(self.old)), dry_run=unsure)
+            cosine = mean_cosine(found)
             return EditReport(
                 bank=str(self.old.path),
                 dry_run=options.dry_run,
@@ -284,7 +286,7 @@ class Edit:
                 before=self.before,
                 after=tuple(
                     task_summary(coming[task.index], task) if task.index in coming else task
-                    for task in summaries(built.manifest, built.statistics, beside, dry_run=unsure)
+                    for task in found
                 ),
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,
@@ -292,6 +294,7 @@ class Edit:
                 room=room(built.manifest),
                 kept_exactly={one.name: one.kept_exactly() for one in build.draft.coming},
                 notes=(*self.notes, *twins(built, build.draft, dry_run=options.dry_run)),
+                unsuited=unsuited(build.draft, built, built.bytes, cosine) if coming else (),
             )
 
         return report(preview(build)) if options.dry_run else build.write(report)

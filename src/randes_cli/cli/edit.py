@@ -169,7 +169,12 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             read=report.read_bytes,
             written=report.bytes_after,
             before=[*report.notes, *task_notes(report)],
-            after=[*warning_lines(report.after), *([words] if names else []), _sizes(report)],
+            after=[
+                *warning_lines(report.after),
+                *report.unsuited,
+                *([words] if names else []),
+                _sizes(report),
+            ],
         )
 
     return tell

@@ -14,7 +14,6 @@ from randes_cli.core.prediction.verdict import hedged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, own_key
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import BaseStorage, TensorInfo, once, table_bytes
 from randes_cli.stats.alternatives import alternatives, saving, sealing, unsure
@@ -23,7 +22,7 @@ from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries, mean_cosine, predictable
-from randes_cli.stats.unsuited import nearer_base, saves_little
+from randes_cli.stats.unsuited import checkpoint_bytes, nearer_base, saves_little
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +131,6 @@ def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in cosines(gram).tolist())
 
 
-def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
-    """Bytes of a task's checkpoint by itself, copies among them; `whole` are the base's."""
-    kept = set(task.ties.values())
-    size = {n: (task.own.get(n) or task.tensor(base[n])).nbytes for n in kept}
-    own = tensor_bytes(task.own.values()) + sum(size[n] for n in task.ties.values())
-    own -= sum(size[n] for n in kept & task.missing)  # there under another name alone
-    gone = [base[name].nbytes for name in (task.absent | set(task.own)) & base.keys()]
-    if task.dtype is None and not task.shapes and not task.dtypes:
-        return whole - sum(gone) + own
-    rest = (t for n, t in base.items() if n not in task.absent and n not in task.own)
-    return sum(task.tensor(tensor).nbytes for tensor in rest) + own
-
-
 def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
     keys = (own_key(task.name, name) for name in [*task.own, *task.shapes])
     return sum(bank.info(key).nbytes for key in keys if key in bank)
@@ -172,7 +158,7 @@ def _details(
                 source=task.source,
                 fingerprint=task.fingerprint,
                 dtype=task.dtype,
-                checkpoint_bytes=_checkpoint_bytes(task, base, whole),
+                checkpoint_bytes=checkpoint_bytes(task, base, whole),
                 own_bytes=_own_bytes(bank, task),
                 norm=float(np.sqrt(found.own[column])),
                 predicted_error=float(errors[column]),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
 
 import numpy as np
 
 from randes_cli.core.arrays import F64
 from randes_cli.files.bank.manifest import Manifest
-from randes_cli.specs import BaseStorage
+from randes_cli.files.bank.records import TaskRecord
+from randes_cli.plan import tensor_bytes
+from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.grams import GramTable, blocks
 
 #: A bank of more than this part of its inputs saves too little for what it costs.
@@ -50,6 +53,19 @@ def as_adapters(manifest: Manifest, rank: int, bank: int, base: int, tasks: int)
     )
 
 
+def checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
+    """Bytes of a task's checkpoint by itself, copies among them; `whole` are the base's."""
+    kept = set(task.ties.values())
+    size = {n: (task.own.get(n) or task.tensor(base[n])).nbytes for n in kept}
+    own = tensor_bytes(task.own.values()) + sum(size[n] for n in task.ties.values())
+    own -= sum(size[n] for n in kept & task.missing)  # there under another name alone
+    gone = [base[name].nbytes for name in (task.absent | set(task.own)) & base.keys()]
+    if task.dtype is None and not task.shapes and not task.dtypes:
+        return whole - sum(gone) + own
+    rest = (t for n, t in base.items() if n not in task.absent and n not in task.own)
+    return sum(task.tensor(tensor).nbytes for tensor in rest) + own
+
+
 def whole_gram(table: GramTable) -> F64:
     """The Gram matrix of the deltas as they are, over all tensors."""
     made = np.zeros(table.shape[2:])
@@ -72,8 +88,9 @@ def nearer_base(manifest: Manifest, gram: F64, cosine: float) -> str | None:
     before, after = energy.mean(), apart[best] / (count - 1)
     if not 0 < after <= _SHORT**2 * before:
         return None
+    about = "about " if manifest.estimated else ""
     return (
         f"these tasks are alike: packed with {manifest.tasks[best].name} as their base the deltas, "
-        f"and their noise, would be {sqrt(before / after):.1f} times shorter (if nobody needs "
-        "the base itself)"
+        f"and their noise, would be {about}{sqrt(before / after):.1f} times shorter (if nobody "
+        "needs the base itself)"
     )

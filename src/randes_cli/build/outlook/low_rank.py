@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from randes_cli.build.build import Built
-from randes_cli.build.inputs.inputs import Inputs
+from randes_cli.build.draft import Draft
 from randes_cli.build.inputs.participants import Participant
 from randes_cli.core.unit import Rect
 from randes_cli.files.lora.merged import MergedAdapter
@@ -22,12 +22,12 @@ _ROWS, _MATRICES = 128, 3
 _LOW, _ENERGY = _ROWS // 4, 0.95
 
 
-def better_adapters(inputs: Inputs, built: Built, bank_bytes: int, base_bytes: int) -> str | None:
+def better_adapters(draft: Draft, built: Built, bank_bytes: int, base_bytes: int) -> str | None:
     """A sentence where adapters of the deltas' rank are smaller than the bank."""
-    base, rows = inputs.base.source, norm_rows(inputs.base.source.tensors)
+    base, rows = draft.base, norm_rows(draft.base.tensors)
     changed = dict(zip(built.statistics.indices, (built.statistics.known.norms > 0).T, strict=True))
     most, total = 0, 0
-    for one in inputs.participants:
+    for one in draft.coming:
         if isinstance(one.source, MergedAdapter):
             return None
         names = [name for name, there in zip(rows, changed[one.index], strict=True) if there]

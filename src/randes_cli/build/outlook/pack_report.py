@@ -8,10 +8,10 @@ from dataclasses import replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
-from randes_cli.build.outlook.low_rank import better_adapters
 from randes_cli.build.outlook.preview import sampled
 from randes_cli.build.outlook.sizes import Sizes
 from randes_cli.build.outlook.twins import twins
+from randes_cli.build.outlook.unsuited import unsuited
 from randes_cli.build.records import task_summary
 from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.core.prediction.lengths import Lengths
@@ -21,7 +21,6 @@ from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.local.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.source import Source
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform, table_bytes
 from randes_cli.stats.alternatives import adapter_advice, advice, saving, sealing
@@ -39,7 +38,6 @@ from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.outline import Outline
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
-from randes_cli.stats.unsuited import nearer_base, saves_little, whole_gram
 
 
 def pack_report(
@@ -97,29 +95,8 @@ def pack_report(
         alternatives=choices,
         advice=adapter_advice(cosine) if kept_adapters else hedged(advice(choices), predicted),
         saving=hedged(_saving(build, built, choices, base_bytes), predicted),
-        unsuited=()
-        if build.supposed or not weigh
-        else _unsuited(inputs, built, size, base_bytes, cosine),
+        unsuited=unsuited(build.draft, built, size, cosine) if weigh and not build.supposed else (),
     )
-
-
-def _unsuited(
-    inputs: Inputs, built: Built, size: int, base_bytes: int, cosine: float
-) -> tuple[str, ...]:
-    """Why superposition is the wrong choice, if it is."""
-    given = sum(table_bytes(_as_given(one.source).tensors) for one in inputs.participants)
-    far, zero = reads_far(), built.manifest.base.storage is BaseStorage.zero
-    told = (
-        saves_little(built.manifest, size, base_bytes, given),
-        nearer_base(built.manifest, whole_gram(built.statistics.grams), cosine),
-        None if far or zero else better_adapters(inputs, built, size, base_bytes),
-    )
-    return tuple(filter(None, told))
-
-
-def _as_given(source: Source) -> Source:
-    """What a task was read from: of an adapter that was merged its own tensors."""
-    return source.adapter if isinstance(source, MergedAdapter) else whole_of(source)
 
 
 def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:

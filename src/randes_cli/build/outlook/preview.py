@@ -49,7 +49,8 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     statistics = _statistics(build, lengths, seal_bits)
     old = build.draft.old
     cells = statistics.cells if old is not None else tuple(build.cells)
-    manifest = replace(build.with_records(added), cells=cells)
+    known = build.with_records(added)
+    manifest = replace(known, cells=cells, estimated=statistics.estimated)
     manifest = with_defaults(manifest, statistics.known)
     if old is not None:
         room = room_of(build.draft, build.steps, cells)
