@@ -12,10 +12,10 @@ from shlex import quote
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: What stands between an address' scheme and its host: a name, with or without a secret (which may
 #: hold slashes), or a token. The container of an abfs:// address is none.
-_SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s\"']*@")
+_SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s\"']{0,1000}@")
 _LOGIN = re.compile(r"(?<!\babfs://)(?<!\babfss://)(?<=://)[^/@\s]*@")
 #: What follows an address: signatures and tokens as a rule.
-_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+_QUERY = re.compile(r"(://(?:(?!://)[^\s?'\"<>])*)\?[^\s'\"<>]*")
 
 
 def without_login(text: str) -> str:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from randes_cli import TaskInput, pack
 from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
-from randes_cli.errors import BankDamaged
+from randes_cli.errors import BankDamaged, printable
 from randes_cli.files.bank.checks import check_agreement
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.digests import digest
@@ -213,3 +213,10 @@ def test_a_recipe_names_no_file_of_this_machine_that_the_bank_may_not_mean(
     forged_manifest(bank, path, lambda m: m["base"].update(source=source))
     assert run(["inspect", str(path), "--recipe"]) == 0
     assert "so write where they are: the base, a, b\n" in capsys.readouterr().out
+
+
+def test_a_source_of_thousands_of_addresses_is_shown_at_once() -> None:
+    started = time.process_time()
+    for text in ("s3://" + "a://" * 16_000, "a+" * 32_000 + "://", "://a:" * 13_000):
+        assert printable(text) == text
+    assert time.process_time() - started < 1
