@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers as tf
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from randes_cli.errors import CheckpointError
 from tests.adapters import merged, randomize
@@ -31,6 +31,13 @@ def test_factors_in_the_names_of_a_state_dict_are_merged_as_those_of_peft(tmp_pa
     model.save_pretrained(tmp_path / "peft")
     wanted = merged(tmp_path / "base", tmp_path / "peft/mine")
     file = tmp_path / "peft/mine/adapter_model.safetensors"
+
+    plain = load_file(file)  # with the embedding, PEFT's save_pretrained writes both names
+    both = {f"{n}.weight": t.clone() for n, t in plain.items() if n.endswith("magnitude_vector")}
+    save_file(plain | both, file)
+    again = merged(tmp_path / "base", tmp_path / "peft/mine")
+    assert both and all((again[name] == values).all() for name, values in wanted.items())
+
     trained = {n: t.detach().clone() for n, t in model.named_parameters() if t.requires_grad}
     assert any(name.endswith("query.lora_A.mine.weight") for name in trained)
     save_file(trained, file)

@@ -37,7 +37,10 @@ def test_a_pattern_that_could_take_for_ever_ends(pattern: str) -> None:
     assert time.process_time() - started < 2
 
 
-@pytest.mark.parametrize("pattern", ["(", "a" * 2000, "(?=a)b", r"(a)\1", "(" * 900 + ")" * 900])
+@pytest.mark.parametrize(
+    "pattern",
+    ["(", "a" * 2000, "(?=a)b", r"(a)\1", "(" * 900 + ")" * 900, "(?i)A", "(?i:A)b", "(?-i:a)b"],
+)
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="pattern"):
         parsed(pattern)

@@ -172,8 +172,11 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
         inner = name.removeprefix(WRAPPED)
         found = parse(inner)
         if found is not None:
-            other = made.pairs.setdefault(found.module, {}).setdefault(found.part, name)
-            if other != name:
+            parts = made.pairs.setdefault(found.module, {})
+            other = parts.setdefault(found.part, name)
+            if found.part == "m" and f"{other}.weight" == name:
+                parts["m"] = name  # PEFT writes an embedding's under both of its names
+            elif other != name:
                 raise CheckpointError(f"{source}: {other!r} and {name!r} are of several adapters")
         elif rows := _TOKENS.fullmatch(inner):
             made.tokens[rows[1]] = name

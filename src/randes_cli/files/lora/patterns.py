@@ -27,6 +27,8 @@ def parsed(text: str) -> Any:
     try:
         parser: Any = import_module(_PARSER)  # private: a Python without it refuses patterns
         found = parser.parse(text)
+        if found.state.flags != re.UNICODE:
+            raise ValueError("a pattern with flags is not understood")
         _Walk("").ends(found, {0})  # knows all its parts
     except (re.error, RecursionError, OverflowError, ImportError) as error:
         raise ValueError(f"the pattern {text[:80]!r}: {error}") from None
@@ -61,6 +63,8 @@ class _Walk:
         if kind in ("AT", "BRANCH", "SUBPATTERN"):
             if kind == "AT":
                 return {p for p in starts if self._is_at(str(what), p)}
+            if kind == "SUBPATTERN" and (what[1] or what[2]):
+                raise ValueError("a pattern with flags is not understood")
             branches = what[1] if kind == "BRANCH" else [what[-1]]
             return set().union(*(self.ends(one, starts) for one in branches))
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
