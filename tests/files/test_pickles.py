@@ -63,11 +63,13 @@ def test_a_state_dict_is_found_under_the_usual_wrappers(key: str, tmp_path: Path
         assert set(checkpoint.tensors) == set(STATE)
 
 
-def test_wrappers_may_be_nested_and_other_entries_are_left_out(tmp_path: Path) -> None:
-    inner = {"state_dict": {"module": STATE}, "optimizer": {"state": {}}}
-    torch.save(inner, tmp_path / "model.pt")
+def test_wrappers_may_be_nested_and_other_weights_that_stay_are_told(tmp_path: Path) -> None:
+    beside = {"optim": {"w": STATE["b"]}, "best": {"x": torch.ones(())}, "head": {"w": STATE["b"]}}
+    torch.save({"state_dict": {"module": STATE}, **beside}, tmp_path / "model.pt")
     with open_checkpoint(str(tmp_path / "model.pt"), ALLOWED) as checkpoint:
         assert set(checkpoint.tensors) == set(STATE)
+        said = "model.pt: its tensors under head stay behind (see --weights-key)"
+        assert checkpoint.notes == (said,)
 
 
 def test_tied_and_transposed_tensors_come_out_whole(tmp_path: Path) -> None:
@@ -169,9 +171,7 @@ def test_a_pickle_is_known_by_its_content(name: str, zipped: bool, tmp_path: Pat
         open_checkpoint(str(path))
 
 
-def test_averaged_weights_beside_the_model_are_named_and_taken_when_asked_for(
-    tmp_path: Path,
-) -> None:
+def test_averaged_weights_beside_the_model_are_taken_when_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "ema.pth"
     averaged = {name: tensor * 2 for name, tensor in STATE.items()}
     torch.save({"model": STATE, "model_ema": averaged, "epoch": 1}, path)

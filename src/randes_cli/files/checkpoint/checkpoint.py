@@ -263,6 +263,7 @@ def open_checkpoint(
             components.update((file.path, part.component) for file in opened)
             files += opened
             notes += part.notes
+        notes += [note for file in files for note in getattr(file, "notes", ())]
         notes += _metadata_notes(files)
         side_files: dict[str, SideFile] = {}
         others = dict(left_out or {})

@@ -86,7 +86,8 @@ class PickleFile:
     """One pickled state dict as if it were a safetensors file: tensors at made-up offsets.
 
     Tied tensors come out once under each of their names. A tensor that is not contiguous in
-    the file is copied into memory; the others are read from the file when asked for.
+    the file is copied into memory; the others are read from the file when asked for. `notes` tell
+    of tensors that stay behind.
     Raises CheckpointError: unsafe or damaged pickle, no state dict, sparse or quantised tensors.
     """
 
@@ -94,8 +95,10 @@ class PickleFile:
         self.path = path
         note_input(path)
         self.stamp = stamp(path.stat())
-        state, at = find_state_dict(_load(path), str(path), key)
+        loaded = _load(path)
+        state, at = find_state_dict(loaded, str(path), key)
         self.pickle: str | None = at
+        self.notes = _left_behind(path, loaded, at)
         self._names: list[str] = []
         self._data: list[Raw] = []
         self._starts: list[int] = []
@@ -207,6 +210,22 @@ def _places(loaded: Any) -> dict[str, Mapping[str, Any]]:
         inside = [(k, v) for k, v in value.items() if isinstance(k, str) and depth < _DEPTH]
         waiting += [(f"{at}.{k}" if at else k, v, depth + 1) for k, v in inside]
     return made
+
+
+def _left_behind(path: Path, loaded: Any, at: str) -> tuple[str, ...]:
+    """What to say of other tensors than those under `at`, an optimizer's state apart."""
+    import torch
+
+    def is_weight(value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and value.numel() > 1
+
+    others = {
+        key: state
+        for key, state in _places(loaded).items()
+        if key != at and "optim" not in key and any(map(is_weight, state.values()))
+    }
+    text = f"{path.name}: its tensors under {_listed(others)} stay behind (see --weights-key)"
+    return (text,) if others else ()
 
 
 def _alike(state: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
