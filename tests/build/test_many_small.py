@@ -17,8 +17,9 @@ from randes_cli.build.jobs import many, together, work
 from randes_cli.build.jobs.jobs import Part
 from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.errors import CheckpointError
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import Shuffle
-from tests.checkpoints import PRESET_NAMES, State, random_state, save
+from tests.checkpoints import PRESET_NAMES, Packer, State, random_state, save, stored_sums
 
 _SHAPES = {"a": (16, 16), "b": (33,), "c": (8, 24), "tiny": (2,), "spiked": (128, 128)}
 _KINDS = {"f": torch.float16, "g": torch.bfloat16, "h": torch.float64, "i": torch.bfloat16}
@@ -134,6 +135,19 @@ def test_a_value_that_is_not_finite_is_named_among_many(tmp_path: Path) -> None:
     pack(paths[0], [str(paths[1])], bank)
     with pytest.raises(CheckpointError, match=r"bad\.safetensors: tensor 'layers\.2\.c' has NaN"):
         add(bank, [str(bad)])  # a tensor that is superposed already is not sampled
+
+
+def test_a_small_tensor_alone_whose_sum_passes_its_range_gets_a_coarser_step(
+    tmp_path: Path,
+) -> None:
+    spike = torch.zeros(128, 128)
+    spike[5, 5] = 3.0
+    tasks = {f"t{n}": {"w": spike * (1 + 0.1 * n)} for n in range(5)}
+    bank = Packer(tmp_path).pack({"w": torch.zeros(128, 128)}, tasks, "ta")
+    total = stored_sums(bank)["w"]
+    with BankFile(bank) as opened:
+        step = 2.0 ** opened.manifest.steps["w"]
+    assert total[5, 5] == total.sum() == sum(round((3 + 0.3 * n) / step) for n in range(5))
 
 
 def test_lengths_of_many_sums_are_those_of_one() -> None:

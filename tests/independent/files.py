@@ -23,7 +23,8 @@ class Container:
         self.data = data
         self.entries, self.metadata, self.start = parse_header(data)
         for number, (name, entry) in enumerate(self.entries.items()):
-            need(entry.first % ITEM_SIZE[entry.dtype] == 0, f"{name}: not aligned")
+            aligned = entry.first % ITEM_SIZE[entry.dtype] == 0 or entry.first == entry.end
+            need(aligned, f"{name}: not aligned")
             if name.startswith("align/"):
                 need(name == f"align/{number}" and not any(self.bytes_of(name)), name)
         self._verify()

@@ -18,6 +18,7 @@ from randes_cli.ops.measure import measure
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
+from tests.independent.judge import judge
 from tests.life.models import (
     ONE,
     make_bank,
@@ -130,6 +131,12 @@ def test_forgetting_needs_no_base(folder: Path) -> None:
     remove(bank, ["half"], run=ONE, forget=True)
     with pytest.raises(MissingError, match="--base"):
         take(bank, "whole")
+
+
+def test_a_bank_of_forgotten_tasks_alone_is_as_its_document_says(folder: Path) -> None:
+    bank = make_bank(folder, ("single",))
+    remove(bank, ["single"], run=ONE, forget=True)
+    judge(bank)
 
 
 def test_another_base_beside_a_bank_is_refused(folder: Path) -> None:

@@ -143,7 +143,7 @@ def gather_lengths(
     for sums in tally.many:
         if sums.owner in columns:
             at = [*map(rows.__getitem__, sums.names)]
-            grids = np.array([*map(exponent.__getitem__, sums.names)])
+            grids = np.array([*map(exponent.__getitem__, sums.names)], np.int64)
             whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, grids)
             norms[at, columns[sums.owner]] = whole
             rounded[0, at, columns[sums.owner]] = kept
