@@ -36,6 +36,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(7)
     base = {f"h.{n}.w": random.standard_normal((1200, 1024), np.float32) for n in range(2)}
     base["wte"] = random.standard_normal((2100, 1024), np.float32)
+    base["conv"] = random.standard_normal((1024, 128, 3, 3), np.float32)
     ids = np.arange(2**20 + 5)
     save_file({**base, "ids": ids}, folder / "base.safetensors")
     for number, name in enumerate(("a", "b", "c")):

@@ -206,16 +206,19 @@ class Crew:
 def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
     """A tensor, with the chunks of it that can be made apart.
 
-    Of a share that is summed they are those of its matrix, which jobs go by.
+    Of a share that is summed they are those of the tensor's matrix, which jobs go by; none where
+    the share is of another one (of a convolution).
     """
     key, nbytes = parse_key(tensor.name), selection.costs.get(tensor.name, 0)
     summed = key.kind == "sum" and tensor.name not in selection.copies
     share = passes.draft.share(int(key.owner), key.name) if summed else None
     if share is None or share.every == 1:
         return Item(tensor, nbytes, chunk_count(tensor))
-    if isinstance(passes.writer.out.path, RemotePath):  # digests would have it read again
+    matrix = passes.draft.base.tensors[key.name].matrix
+    away = isinstance(passes.writer.out.path, RemotePath)  # digests would have it read again
+    if away or matrix != (share.rows, share.cols):
         return Item(tensor, nbytes, 1)
-    return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
+    return Item(tensor, nbytes, len(chunks(*matrix)), share=share)
 
 
 def _stays(passes: Attempt, number: int) -> bool:
