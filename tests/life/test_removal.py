@@ -133,6 +133,14 @@ def test_forgetting_needs_no_base(folder: Path) -> None:
         take(bank, "whole")
 
 
+def test_a_group_whose_tasks_left_tensors_as_they_were_is_restored_too(folder: Path) -> None:
+    bank = make_bank(folder, ("whole", "single"), options(groups=2))
+    before = sums(bank)
+    put(bank, "half")
+    take(bank, "half")
+    assert sums(bank) == before
+
+
 def test_a_bank_of_forgotten_tasks_alone_is_as_its_document_says(folder: Path) -> None:
     bank = make_bank(folder, ("single",))
     remove(bank, ["single"], run=ONE, forget=True)

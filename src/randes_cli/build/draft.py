@@ -124,13 +124,19 @@ class Draft:
         return found & self._wanted() if self.gone else found
 
     def _wanted(self) -> set[Place]:
-        """Superpositions that a task that stays changed (or a forgotten one may have)."""
+        """Superpositions that packing the tasks that stay makes (or forgotten ones may have).
+
+        What a task of any group changed has one in every group whose tasks have it.
+        """
         forgotten = {group for _, group in self.start.forgotten}
         wanted = {(group, unit) for group in forgotten for unit in self.units}
+        changed = set(self.units) if forgotten else set[Unit]()
+        held: list[tuple[int, set[Unit]]] = []
         for task in self.start.tasks:
-            names = set(self.unit_of) - task.unchanged - task.absent - set(task.own)
-            wanted |= {(task.group, self.unit_of[name]) for name in names}
-        return wanted
+            names = set(self.unit_of) - task.absent - set(task.own)
+            held.append((task.group, {self.unit_of[name] for name in names}))
+            changed |= {self.unit_of[name] for name in names - task.unchanged}
+        return wanted.union((group, unit) for group, units in held for unit in units & changed)
 
     def standing(self, unit: Unit) -> bool:
         """Whether tasks enter a superposition of a unit that the bank has already."""
