@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 from tests.cli.conftest import Result
 
 Run = Callable[..., Result]
+_IN_SHARDS = r"^# the bank is in shards: say (--max-shard-size \d+), too$"
 PLAIN = ["base.safetensors", "x=a.safetensors", "y=b.safetensors@1", "z=c.safetensors@0"]
 
 
@@ -47,6 +49,14 @@ def test_a_bank_packed_from_its_own_recipe_has_equal_bytes(options: list[str], r
     recipe = printed(randes, "one.randes")
     again = randes("pack", "--from", recipe, "-o", "two.randes")
     assert again.code == 0, again.err
+    assert Path("one.randes").read_bytes() == Path("two.randes").read_bytes()
+
+
+def test_of_a_bank_in_shards_the_recipe_says_their_size_beside_it(randes: Run) -> None:
+    assert randes("pack", *PLAIN, "-o", "one.randes", "--max-shard-size", "20KB").code == 0
+    recipe = printed(randes, "one.randes")
+    (size,) = re.findall(_IN_SHARDS, recipe.read_text("utf-8"), re.M)
+    assert randes("pack", "--from", recipe, "-o", "two.randes", *size.split()).code == 0
     assert Path("one.randes").read_bytes() == Path("two.randes").read_bytes()
 
 

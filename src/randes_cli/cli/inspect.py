@@ -105,13 +105,13 @@ def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
     from randes_cli.files.sources import open_bank
 
     with open_bank(bank) as file:
-        found, place = file.manifest, file.path
+        found, place, most = file.manifest, file.path, file.most
     if not recipe:
         print_json(found.to_json())
         return
     from randes_cli.files.recipe.of import recipe_text
 
-    print(recipe_text(found, place, full=full), end="")
+    print(recipe_text(found, place, full=full, most=most), end="")
 
 
 def _print_report(found: Inspection, task: str | None, *, measured: bool) -> None:

@@ -41,12 +41,14 @@ def _seen(bank: Place, source: str) -> str | None:
     return absolute_source(place)
 
 
-def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
+def recipe_text(
+    manifest: Manifest, bank: Place, *, full: bool = False, most: int | None = None
+) -> str:
     """YAML from which `pack --from` makes the bank again, given the same checkpoints.
 
     Paths are relative to the current folder, where the recipe is to be saved. What no recipe can
     say stands above as a comment. `full` adds the steps, which an edited bank has from its first
-    tasks.
+    tasks. `most` are the bytes of a shard, of a bank in shards.
     """
     import yaml
 
@@ -62,7 +64,8 @@ def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
     body["options"] = _options(manifest, full=full)
     missing = [name for name, source in named if _seen(bank, source) is None]
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-    notes = [*_not_said(manifest, full=full), *_not_there(missing)]
+    cut = [] if most is None else [f"the bank is in shards: say --max-shard-size {most}, too"]
+    notes = [*_not_said(manifest, full=full), *cut, *_not_there(missing)]
     return "".join(f"# {line}\n" for line in notes) + text
 
 
