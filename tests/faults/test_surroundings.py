@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from randes_cli.api import Bank
 from randes_cli.cli.main import run
-from randes_cli.errors import BankDamaged, InputOutputError, MismatchError, printable
+from randes_cli.errors import BankDamaged, MismatchError, UsageError, printable
 from randes_cli.files.bank.file import BankFile
 from tests.life.models import make_bank, source, write_family
 
@@ -221,9 +221,9 @@ def test_what_the_system_does_not_look_at_is_no_failed_write(bank: Path) -> None
     name = "x" * 5000  # as a folder that may not be entered, which the administrator always may
     for words in (["inspect", name], ["pack", name, str(bank), "-o", str(bank.parent / "n")]):
         done = _process(words, lambda: None)
-        assert done.returncode == 74
-        assert done.stderr.endswith("File name too long while looking for it\n")
-    with pytest.raises(InputOutputError, match="File name too long"):
+        assert done.returncode == 2
+        assert done.stderr.endswith("a longer name than the file system takes\n")
+    with pytest.raises(UsageError, match="a longer name"):
         Bank.open(name)
 
 

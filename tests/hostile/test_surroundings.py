@@ -123,11 +123,11 @@ def test_an_output_that_is_a_folder_or_a_device_is_refused(
         (["unpack", str(bank), "--task", "a", "-o", str(bank)], 2, "not a folder"),
         (["unpack", str(bank), "--task", "a", "-o", "/dev/full"], 2, "not a folder"),
         (["unpack", str(bank), "--task", "a", "-o", str(folder)], 2, "--force"),
-        ([*words, "-o", str(folder / ("n" * 255))], 74, "File name too long"),
+        ([*words, "-o", str(folder / ("n" * 256))], 2, "a longer name than the file system"),
         (["add", str(folder / "no" / "b.randes"), str(folder / "a.safetensors")], 5, "not found"),
         (["verify", str(folder)], 3, "a folder; the bank in it is"),
         (["verify", "/dev/zero"], 3, "not a regular file"),
-        (["verify", str(folder / ("n" * 300))], 74, "File name too long"),
+        (["verify", str(folder / ("n" * 300))], 2, "a longer name than the file system takes"),
     ]
     before = _untouched(folder)
     for line, code, said in table:

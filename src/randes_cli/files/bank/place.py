@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.errors import CheckpointError, RandesError, counted, printable, some_of
 from randes_cli.files.bank.folder import bank_of_shards, is_shard_folder
 from randes_cli.files.local.disk import entries
+from randes_cli.files.local.system import is_folder
 from randes_cli.files.location import Place
 from randes_cli.files.weight_names import weight_files
 
@@ -28,9 +28,8 @@ def at(path: Place, error: E) -> E:
 
 def refuse_folder(path: Place) -> None:
     """Raise CheckpointError where a folder is named in place of a bank, with what is in it."""
-    with suppress(OSError):
-        if isinstance(path, Path) and path.is_dir():
-            raise CheckpointError(f"{path}: {_folder(path)}")
+    if isinstance(path, Path) and is_folder(path):
+        raise CheckpointError(f"{path}: {_folder(path)}")
 
 
 def _folder(path: Path) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import keep_mode
 from randes_cli.files.bank.shards import folder_beside, is_shard_file, shard_file
-from randes_cli.files.hidden import TEMPORARY, is_temporary
+from randes_cli.files.hidden import is_temporary, sibling
 from randes_cli.files.local.disk import OutputFile, sync_folder, system_errors
 from randes_cli.files.local.system import FLAGS, NO_FOLLOW, NO_WAIT, let_go, most_open, read_at
 from randes_cli.files.location import Place
@@ -80,7 +80,6 @@ class ShardFolder:
         self.bank, self.path = bank, folder_beside(bank)
         self._prepared = prepared
         self._new: dict[Path, NewShard] = {}
-        self._count = 0
         self._made: list[Path] = []
         self._created = False
 
@@ -88,9 +87,7 @@ class ShardFolder:
         """A new shard, without a name yet. Raises what making a file raises."""
         with system_errors(self.path, "creating a shard"):
             self.prepare()
-            self._count += 1
-            path = self.path / f".{self._count}.{os.urandom(6).hex()}{TEMPORARY}"
-            made = NewShard(path, keep=len(self._new) < most_open())
+            made = NewShard(sibling(self.path / "new"), keep=len(self._new) < most_open())
         self._new[made.path] = made
         return made
 
