@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from enum import Enum
+from math import inf
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from randes_cli.errors import UsageError
@@ -87,8 +88,8 @@ def parse_size(text: str) -> int:
         number, unit, binary = found.groups()
         power = " KMGT".index(unit.upper() or " ")
         size = float(number) * (1024 if binary else 1000) ** power
-    if size < 1:
-        raise UsageError(f"size {text!r}: write it as 5GB, 500MiB or a number of bytes")
+    if not 1 <= size < inf:
+        raise UsageError(f"size {text[:60]!r}: write it as 5GB, 500MiB or a number of bytes")
     return int(size)
 
 

@@ -65,6 +65,7 @@ WRITING = (
         ),
         ("inspect config.json", 3, "config.json: JSON text, not weights; name the folder"),
         ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
+        (f"pack a b -o x --max-shard-size {'9' * 400}", 2, "9': write it as 5GB, 500MiB or a num"),
         ("add bnk.randes a.safetensors", 5, "bnk.randes: not found (did you mean bank.randes?)"),
         ("seal bnk.randes --bits 4 --in-place", 5, "bnk.randes: not found (did you mean bank.ra"),
         ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),
