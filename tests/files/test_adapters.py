@@ -75,6 +75,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "biases": (classifier, {"target_modules": ["query"], "bias": "lora_only"}),
     "embeddings": (llama, {"target_modules": ["embed_tokens", "q_proj"]}),
     "Conv1D": (gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}),
+    "a Conv1D's parameter": (
+        gpt2,
+        {"target_modules": [], "target_parameters": ["attn.c_proj.weight", "c_attn.weight"]},
+    ),
     "T5": (t5, {"target_modules": ["q", "v", "wo"]}),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from randes_cli.errors import CheckpointError, MismatchError
 from tests.adapters import Arrays, merged
@@ -128,3 +128,19 @@ def test_what_an_adapter_saves_comes_in_the_bases_dtype(tmp_path: Path) -> None:
     assert np.array_equal(found["m.embed_tokens.weight"][[1, 7]], row.astype(np.float16))
     assert (found["m.embed_tokens.weight"][[0, 2, 3, 4, 5, 6]] == 1).all()
     assert np.array_equal(found["new.weight"], head)  # the base has none: as it was
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_sides_of_square_experts_are_told_by_those_that_are_not(
+    turned: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((4, 4)).astype(np.float32) for _ in "ab")
+    write(tmp_path, {"m.experts.lora_A.weight": a, "m.experts.lora_B.weight": b}, EXPERTS)
+    file = tmp_path / "base" / "model.safetensors"
+    down = {"m.experts.down_proj": ones(2, *((2, 4) if turned else (4, 2)))}
+    save_file({**load_file(file), **down}, file)
+    found = merged(tmp_path / "base", tmp_path / "adapter")["m.experts.gate_up_proj"]
+    for expert in range(2):
+        delta = b.reshape(4, 2, 2)[:, :, expert] @ a.reshape(2, 2, 4)[expert]
+        assert np.allclose(found[expert], 1 + (delta.T if turned else delta), atol=1e-5)

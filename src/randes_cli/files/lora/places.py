@@ -21,13 +21,11 @@ def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
     experts: dict[str, list[str]] = {}
     for module, pair in pairs.items():
         name = _weight(view, module)
-        direct = "weight" in view.config.parameter_of(module)
-        if name is None or (direct and len(view.part.base[name].shape) == 3):
+        if name is None or "weight" in view.config.parameter_of(module):
             experts.setdefault(module.replace(BASE_LAYER, ""), []).append(module)
             continue
-        key = f"{module}.weight" if direct else module
         times = 2 if _below_attention(module, pairs) else 1
-        made.setdefault(name, []).extend([_plain(view, key, module, pair, name)] * times)
+        made.setdefault(name, []).extend([_plain(view, module, pair, name)] * times)
         if "bias" in pair:
             _add_bias(view, made, module, pair)
     for owner, modules in experts.items():
@@ -74,11 +72,11 @@ def _weight(view: View, module: str) -> str | None:
     return None
 
 
-def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
+def _plain(view: View, module: str, pair: Pair, name: str) -> Update:
     """The update of a weight; factors are checked against configuration and weight."""
     a, b, embedding = view.factors(module, pair)
     first, second = view.shape(a), view.shape(b)
-    rank, expected = first[0] if first else 0, view.config.expected_rank(key)
+    rank, expected = first[0] if first else 0, view.config.expected_rank(module)
     if rank < 1 or rank != prod(second[1:]) or rank != (expected or rank):
         raise CheckpointError(
             f"{view.source}: {module} has factors {list(first)} and {list(second)}, "
@@ -100,7 +98,7 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
             f"{view.source}: {module} adapts a weight of {[out, into]}, "
             f"the base's has {list(shape)}"
         )
-    scaling = view.config.scaling(key, rank, view.alpha(module))
+    scaling = view.config.scaling(module, rank, view.alpha(module))
     if ("m" in pair) != view.config.dora:
         raise CheckpointError(f"{view.source}: {module} and {ADAPTER_CONFIG} differ about use_dora")
     return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"), place=place)
