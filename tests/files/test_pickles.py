@@ -158,12 +158,13 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model_best.pth.tar", "weights.pkl", "noext", "model.pt2", "x.st"]
+    "name", ["model_best.pth.tar", "weights.pkl", "noext", "model.pt2", "x.st", "x.safetensors"]
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_pickle_is_known_by_its_content(name: str, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / name
-    torch.save({"state_dict": STATE}, path, _use_new_zipfile_serialization=zipped)
+    torch.save({"state_dict": STATE}, tmp_path / "saved", _use_new_zipfile_serialization=zipped)
+    (tmp_path / "saved").rename(path)
     with open_checkpoint(str(path), ALLOWED) as checkpoint:
         assert set(checkpoint.tensors) == set(STATE)
         assert checkpoint.pickle == "state_dict"

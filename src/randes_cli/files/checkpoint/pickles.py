@@ -132,10 +132,14 @@ def _load(path: Path) -> Any:
 
     let = getattr(torch.serialization, "safe_globals", nullcontext)  # torch from 2.5 on
     try:
-        with let(_PLAIN), warnings.catch_warnings():
+        with let(_PLAIN), warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # advice for who calls torch
+            taken = path.suffix == ".safetensors"  # torch takes it for one by its name alone
             return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                file if taken else path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=not taken and zipfile.is_zipfile(path),
             )
     except UnpicklingError as error:
         raise CheckpointError(
