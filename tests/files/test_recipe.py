@@ -124,6 +124,7 @@ def test_every_option_means_what_it_means_on_the_command_line() -> None:
         ("sub/b", "b" * 10**6, "recipe.yaml:4: source: a path or a Hub id is wanted here"),
         ("groups: 2", "groups: !!bool maybe", "recipe.yaml:8: 'maybe' is no bool"),
         ("groups: 2", "groups: !!timestamp x", "recipe.yaml:8: 'x' is no timestamp"),
+        ("groups: 2", "groups: !!float", "recipe.yaml:8: '' is no float"),
         ("groups: 2", "groups: 2\n---", "recipe.yaml:9: a second document has no place here"),
         ("  dtd", "  cars", "recipe.yaml:4: 'cars' stands here twice"),
         ("  dtd", "  a/b", "recipe.yaml:4: task name 'a/b': use 1-100 of"),

@@ -145,5 +145,5 @@ class _Reader:
         node = yaml.ScalarNode(tag, text, event.start_mark, event.end_mark, event.style)
         try:
             return self._loader.construct_object(node)
-        except (KeyError, AttributeError):  # so yaml fails at !!bool, !!timestamp of other words
+        except (LookupError, AttributeError):  # so yaml fails at !!bool, !!timestamp of other words
             raise self._error(event, f"{text!r} is no {tag.rpartition(':')[2]}") from None
