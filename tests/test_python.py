@@ -90,6 +90,10 @@ def test_tasks_may_be_paths_or_paths_by_name(tmp_path: Path) -> None:
     randes_cli.add(bank, {"late": paths["two"]})
     with pytest.raises(randes_cli.UsageError, match="paths by name"):
         randes_cli.pack(first, str(paths["one"]), tmp_path / "no.randes")
+    strange: list[Any] = [5, "", "x\0y", "\ud800"]
+    for task in strange:
+        with pytest.raises(randes_cli.UsageError, match="name a path or a Hub id, not"):
+            randes_cli.pack(first, [task], tmp_path / "no.randes")
 
 
 def test_what_names_no_task_or_no_table_of_checkpoints_is_refused(tmp_path: Path) -> None:

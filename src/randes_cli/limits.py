@@ -117,7 +117,8 @@ def as_source(value: StrPath) -> str:
     """
     try:
         text = os.fspath(value)
-    except TypeError:
+        os.fsencode(text)
+    except (TypeError, UnicodeEncodeError):
         text = ""
     if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError(f"name a path or a Hub id, not {_shown(value)!r}")

@@ -13,6 +13,7 @@ from randes_cli import UsageError
 from randes_cli.build.records import recorded_source
 from randes_cli.errors import without_login
 from randes_cli.files.base import find_recorded
+from randes_cli.files.hub.ref import parse_ref
 from randes_cli.files.location import RemotePath, as_place, recorded_place
 from randes_cli.files.source import near_pieces
 
@@ -65,6 +66,12 @@ def test_a_file_address_is_a_path_and_a_path_that_is_there_stays_one(
     (tmp_path / "s3:" / "b").mkdir(parents=True)
     assert as_place("s3://b") == Path("s3://b")
     assert as_place("dir/x.safetensors") == Path("dir/x.safetensors")
+
+
+def test_a_signature_may_be_longer_than_a_path() -> None:
+    address = f"https://host/x.randes?X-Amz-Security-Token={'t' * 5000}"
+    assert as_place(address) == RemotePath("https://host/x.randes")
+    assert parse_ref(address) is None
 
 
 @pytest.mark.parametrize(

@@ -102,13 +102,13 @@ def as_place(text: str) -> Place:
     Raises UsageError for addresses in addresses, and for a login where the store takes none.
     """
     found = _ADDRESS.fullmatch(text)
-    if found is None or Path(text).exists():
+    if found is None or os.path.exists(text):
         return Path(text)
     scheme, rest = found[1].lower(), found[2]
     if scheme in _HERE:
         path = rest.removeprefix("localhost/") if rest.startswith("localhost/") else rest
         path = path if path == rest else f"/{path}"
-        return Path(path) if Path(path).exists() else Path(unquote(path))
+        return Path(path if os.path.exists(path) else unquote(path))
     if "::" in rest:
         raise UsageError(f"{text}: an address in an address (::); name the file itself")
     login = rest.rpartition("@")[0]
@@ -143,7 +143,7 @@ def absolute(place: Place) -> Place:
 
 def absolute_source(source: str) -> str:
     """What a caller named, as a worker finds it."""
-    return str(Path(source).absolute()) if Path(source).exists() else source
+    return str(Path(source).absolute()) if os.path.exists(source) else source
 
 
 def same_place(one: Place, other: Place) -> bool:

@@ -53,9 +53,9 @@ def parse_ref(text: str) -> HubRef | None:
     Hub is called by. Raises UsageError for what only the Hub could have but is no model, and
     MissingError for what lies in a folder that is here, but is not there.
     """
-    if "://" in text and not text.startswith(SCHEME) and not is_here(text):
+    if "://" in text and not text.startswith(SCHEME):
         page = _of_address(text)
-        if page is None:
+        if page is None or is_here(text):
             return None
         text = page
     if not text.startswith(SCHEME):

@@ -11,7 +11,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.hub.ref import parse_ref
 from randes_cli.files.local.system import resolved
 from randes_cli.files.location import as_place
-from randes_cli.limits import StrPath
+from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import SHARES, TaskInput
 
 #: Tasks as `pack` and `add` take them: records, or paths (``NAME=PATH`` too), or paths by name.
@@ -52,7 +52,7 @@ def task_inputs(tasks: TaskInputs) -> list[TaskInput]:
         )
     if isinstance(tasks, Mapping):
         return [TaskInput(name, source) for name, source in tasks.items()]
-    return [task if isinstance(task, TaskInput) else task_input(os.fspath(task)) for task in tasks]
+    return [task if isinstance(task, TaskInput) else task_input(as_source(task)) for task in tasks]
 
 
 def task_input(text: str) -> TaskInput:
