@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli import pack
+from randes_cli import UsageError, add, pack, remove, seal
 from randes_cli.cli.main import run
 from randes_cli.files.hidden import TEMPORARY, is_under_way, lock_name, sibling
 from tests.checkpoints import save_family
@@ -69,6 +69,17 @@ def test_a_name_that_only_the_file_itself_could_have_is_refused_in_words(
         assert run([*words, "-q"]) == 2
         assert "a longer name than the file system takes" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == {base, task}
+
+
+def test_an_edit_in_python_of_such_a_name_is_refused_alike() -> None:
+    bank = "n" * (MOST + 1)
+    for edit in (
+        lambda: add(bank, ["a"]),
+        lambda: remove(bank, ["a"]),
+        lambda: seal(bank, None, 2),
+    ):
+        with pytest.raises(UsageError, match="a longer name than the file system takes"):
+            edit()
 
 
 def test_hidden_names_fit_and_are_each_files_own() -> None:

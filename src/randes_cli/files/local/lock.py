@@ -127,7 +127,7 @@ def edited_bank(path: Place) -> Place:
 
     Raises UsageError for a link into the Hub's cache, whose files others share.
     """
-    if isinstance(path, RemotePath) or not path.is_symlink():
+    if isinstance(path, RemotePath) or not os.path.islink(path):  # noqa: PTH114 - may be too long
         return path
     target = resolved(path)
     if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
