@@ -6,12 +6,17 @@ And what they take from: jobs, and copies.
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 J = TypeVar("J")
 #: Seconds between two looks at a thread that has not said that it ended.
@@ -80,6 +85,30 @@ def meanwhile(call: Callable[[], None]) -> Iterator[None]:
     finally:
         for thread in started:
             thread.join()
+
+
+def together(work: Callable[[], None], threads: int) -> None:
+    """Call `work` in this thread and in others, which stay: to start and to end them takes a while.
+
+    Raises what it raised; returns when all have ended.
+    """
+    from concurrent.futures import wait
+
+    others = [_standing(threads - 1, os.getpid()).submit(work) for _ in range(1, threads)]
+    try:
+        work()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=4)
+def _standing(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of a process; a forked one has none of its parent's."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(threads, "randes-standing")
 
 
 class Queue(Generic[J]):

@@ -37,11 +37,15 @@ def matrix(rows: int, columns: int, every: int, group: int, bits: int) -> tuple[
     return made, torch.from_numpy(wanted)
 
 
-@pytest.mark.parametrize("way", ["dense", "codes"])
+@pytest.mark.parametrize("way", ["dense", "codes", "codes by torch"])
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("every", [1, 2, 3, 8])
 @pytest.mark.parametrize("size", [(16, 24), (17, 23), (7, 40)], ids=str)
-def test_products_and_rows(size: tuple[int, int], every: int, bits: int, way: str) -> None:
+def test_products_and_rows(
+    size: tuple[int, int], every: int, bits: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "codes by torch":
+        monkeypatch.setattr("randes_cli.live.weights.codes._FEW", {})
     for group in (0, 5):
         held, wanted = matrix(*size, every, group, bits)
         if way == "dense":
@@ -70,6 +74,7 @@ def test_a_product_by_tiles_is_that_of_the_whole(
 ) -> None:
     held, wanted = matrix(203, 37, every, 1, bits)
     monkeypatch.setattr("randes_cli.live.weights.codes._TILE", 600)
+    monkeypatch.setattr("randes_cli.live.weights.codes._FEW", {})
     x = torch.randn(3, 37)
     assert_near(held.product(x), x @ wanted.T)
     x = torch.randn(3, 203)
@@ -82,3 +87,14 @@ def test_codes_are_the_levels_of_their_bits(bits: int, dtype: torch.dtype) -> No
     codes = np.random.default_rng(0).integers(0, 2**bits, 8 * 30, dtype=np.uint8)
     wanted = torch.from_numpy(np.asarray(levels(bits), np.float32)[codes]).to(dtype)
     assert torch.equal(unpack(torch.from_numpy(pack_codes(codes, bits)), bits, dtype), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [2, 16])
+def test_a_product_in_half_precision_is_rounded_once(bits: int, dtype: torch.dtype) -> None:
+    held, wanted = matrix(50, 301, 1, 0, bits)
+    x = torch.randn(9, 301).to(dtype)
+    assert held.product(x).dtype == dtype
+    near = torch.finfo(dtype).eps if dtype != torch.float32 else 1e-6
+    exact = x.double() @ wanted.double().T
+    assert (held.product(x) - exact).abs().max() <= near * exact.abs().max()

@@ -84,11 +84,16 @@ def cut(
     return Agreement(0, found.crossed, found.lengths)
 
 
+def levels_with(bits: int) -> _Cut:
+    """How levels of codes are read, as cut.h has it."""
+    levels_at, several_at = map(address, _constants(bits)[1:3])
+    return _Cut(bits=bits, levels=levels_at, several=several_at)
+
+
 def read_with(bits: int, scales: tuple[F32, F32]) -> ctypes.Structure:
     """How codes are read, as cut.h has it. It points to the scales: they must stay."""
-    rows, table = scales
-    made = _Cut(bits=bits, read_rows=address(rows), read_table=address(table))
-    made.levels, made.several = map(address, _constants(bits)[1:3])
+    made = levels_with(bits)
+    made.read_rows, made.read_table = map(address, scales)
     return made
 
 

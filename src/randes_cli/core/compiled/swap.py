@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from concurrent.futures import Executor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from randes_cli.core.compiled.library import library
 from randes_cli.core.compiled.run import DTYPES, SIGNS
 from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.specs import ITEM_SIZE, Signs
+from randes_cli.threads import together
 
 #: As in fused.h, where no value is beyond the dtype's range.
 _ANY = {"F32": 3, "BF16": 4}
@@ -112,13 +112,13 @@ class Swap:
             self._parts[threads] = part, np.cumsum(-(-elements // part))
         return self._parts[threads]
 
-    def write(self, to: Sequence[int], *, threads: int, helpers: Executor) -> None:
-        """Write every tensor whole to an address of its own, in this thread and its helpers."""
+    def write(self, to: Sequence[int], *, threads: int) -> None:
+        """Write every tensor whole to an address of its own."""
         self._records["out"] = to
         part, ends = self._dealt(threads)
         following = np.zeros(1, np.int64)
 
-        def work(_: int) -> None:
+        def work() -> None:
             library().randes_swap(  # type: ignore[union-attr]
                 ctypes.c_void_p(self._records.ctypes.data),
                 ctypes.c_void_p(ends.ctypes.data),
@@ -128,10 +128,4 @@ class Swap:
                 ctypes.c_void_p(following.ctypes.data),
             )
 
-        others = [helpers.submit(work, n) for n in range(1, threads)]
-        try:
-            work(0)
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
+        together(work, threads)

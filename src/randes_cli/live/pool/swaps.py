@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +49,7 @@ class Swaps:
         made = self._made.get(task)
         if made is None or made.jobs is not jobs or made.forms != forms(jobs):
             made = self._made[task] = self._make(whole, jobs, check)
-        helpers = _helpers(max(1, self._threads - 1), os.getpid())
-        made.swap.write(made.to, threads=self._threads, helpers=helpers)
+        made.swap.write(made.to, threads=self._threads)
         return list(made.left)
 
     def _make(self, whole: Whole, jobs: Sequence[Job], check: Callable[[], None]) -> _Made:
@@ -74,12 +71,6 @@ class Swaps:
         to = [place for number, made in enumerate(found) if made for place in places[number]]
         left = [job for job, made in zip(jobs, found, strict=True) if not made]
         return _Made(jobs, lie, to, left, Swap([s for made in found for s in made or ()]))
-
-
-@lru_cache(maxsize=4)
-def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay: to start and to end them takes a while. A forked process has none."""
-    return ThreadPoolExecutor(threads, "randes-swap")
 
 
 def forms(jobs: Sequence[Job]) -> list[tuple[Any, ...]]:

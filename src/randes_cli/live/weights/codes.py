@@ -15,8 +15,11 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.core.codes import table_of
+from randes_cli.core.compiled.product import Stored, known, product
 from randes_cli.live.weights import blocks
 
+#: Rows of inputs, at most, that compiled code multiplies sooner.
+_FEW = {torch.float32: 64, torch.bfloat16: 16, torch.float16: 16}
 #: Elements of a tile on a CPU: what stays in a cache. A device takes the whole.
 _TILE = 2**18
 
@@ -109,6 +112,12 @@ def codes_product(
     turned: bool,
 ) -> torch.Tensor:
     """x Sᵀ, or x S where `turned`, for inputs [n, …] and S (rows × columns) as it is stored."""
+    few = x.device.type == "cpu" and 0 < len(x) <= _FEW.get(x.dtype, 0)
+    if few and not (turned and every > 1) and known():
+        lies = Stored(stored.numpy(), rows, columns, bits, every, group)
+        inputs = (x.float() * scale).numpy()
+        found = product(inputs, lies, turned=turned, threads=torch.get_num_threads())
+        return torch.from_numpy(found).to(x.dtype)
     width, made = -(-columns // every), []
     total = x.new_zeros(x.shape[0], columns)
     for tile in _tiles(rows, width, every, x.device):
