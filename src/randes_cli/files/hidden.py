@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+
+import xxhash
 
 from randes_cli.files.location import P
 
@@ -18,7 +19,7 @@ def short(name: str) -> str:
     data = os.fsencode(name)
     if len(data) <= _WHOLE or is_temporary(name):
         return name
-    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+    digest = xxhash.xxh3_64_hexdigest(data)
     return f"{data[:_BEGINNING].decode('utf-8', 'ignore')}~{digest}"
 
 
