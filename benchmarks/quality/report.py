@@ -61,6 +61,8 @@ def write_csv(all_results: Sequence[Results]) -> None:
 def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     """Write docs/results.md and its pictures from the cells that there are."""
     ran = [n for n in beds if list((CACHE / "cells" / n).glob("fine-tuned@*.json"))]
+    if not ran:
+        raise SystemExit(f"{CACHE}: has no cells, so there is nothing to report")
     all_results = [Results(beds[name]()) for name in ran]
     by_name = {results.bed.name: results for results in all_results}
     words = {
