@@ -44,6 +44,12 @@ def test_the_parts_of_torture_that_promises_name_are_there() -> None:
     assert named and named <= set(re.findall(r"^\| `(\w+)` \|", page, re.M))
 
 
+def test_the_page_of_results_has_the_words_of_its_maker() -> None:
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for name in ("found", "introduction"):
+        assert (ROOT / "benchmarks" / "quality" / f"{name}.md").read_text("utf-8") in page
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
