@@ -66,7 +66,7 @@ Bits = Annotated[
         MADE,
         "N",
         "Bits of a superposed element: 16 or 8; 4 to 1 are read-only. 1/4 is 1 bit on a quarter "
-        "of the elements. As usual 8 for a 16-bit base whose tasks share a group, else 16.",
+        "of the elements. By default 8 for a 16-bit base whose tasks share a group, else 16.",
         offer=words_of("16", "8", "4", "3", "2", "1", "1/2", "1/4", "1/8"),
     ),
 ]

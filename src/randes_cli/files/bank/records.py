@@ -102,7 +102,7 @@ class TaskRecord:
         prefix: (the task's, the bank's) beginning of names: a tensor that the bank calls
             ``<bank's><rest>`` is ``<task's><rest>`` in the checkpoint.
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
-        layout: weight file by component (see `Checkpoint`); empty for a bare file.
+        layout: weight file by component ("": the folder itself); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
         ties: names under which a tensor comes back as a copy of another: by each the name that it
             is kept under, here or in the base. That may be one that the task lacks.
