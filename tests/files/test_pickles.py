@@ -162,9 +162,8 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_pickle_is_known_by_its_content(name: str, zipped: bool, tmp_path: Path) -> None:
-    path = tmp_path / name
     torch.save({"state_dict": STATE}, tmp_path / "saved", _use_new_zipfile_serialization=zipped)
-    (tmp_path / "saved").rename(path)
+    path = (tmp_path / "saved").rename(tmp_path / name)
     with open_checkpoint(str(path), ALLOWED) as checkpoint:
         assert set(checkpoint.tensors) == set(STATE)
         assert checkpoint.pickle == "state_dict"
