@@ -66,6 +66,16 @@ def test_a_bank_of_a_web_server_is_read_by_range(models: Web) -> None:
     assert Path("far.safetensors").read_bytes() == Path("near.safetensors").read_bytes()
 
 
+def test_no_place_that_a_comparison_names_shows_a_token(
+    models: Web, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = [f"{models.url}/{name}.safetensors?token=secret" for name in ("cars", "dtd", "base")]
+    assert run(["diff", *at[:2], "--base", at[2], "--json", "-q"]) == 1
+    printed = capsys.readouterr()
+    assert f"{models.url}/base.safetensors" in printed.out
+    assert "secret" not in printed.out + printed.err
+
+
 def test_an_index_finds_its_shards(models: Web) -> None:
     index = '{"metadata": {}, "weight_map": {"a.weight": "a.st", "b.weight": "b.st"}}'
     state = perturbed(random_state(SHAPES), seed=0)

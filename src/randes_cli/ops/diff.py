@@ -266,7 +266,7 @@ def diff_checkpoints(
         return CheckpointDiff(
             a=without_login(a),
             b=without_login(b),
-            base=base,
+            base=None if base is None else without_login(base),
             added=tuple(name for name in two.tensors if name not in one.tensors),
             removed=tuple(name for name in one.tensors if name not in two.tensors),
             reshaped={name: pair for name, pair in shapes.items() if pair[0] != pair[1]},
