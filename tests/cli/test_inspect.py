@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Result
 
 
@@ -66,3 +68,38 @@ def test_one_task_alone_has_its_source_and_its_rows(
         "norm.bias",
     }
     assert randes("inspect", bank, "--task", "nobody").code == 5
+
+
+def test_what_no_table_shows_is_told_in_json_all_the_same(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    given = [word for name in "ab" for word in ("--against", f"{name}={family / name}.safetensors")]
+    report = randes("inspect", bank, "--json").json
+    measured = randes("verify", bank, *given, "--json").json["against"]
+    predicted = [detail["predicted_error"] for detail in report["details"]]
+    assert predicted == pytest.approx([check["error"] for check in measured], rel=0.03)
+    assert report["sealed"] == {} and randes("seal", bank, "--bits", 2, "--in-place").code == 0
+    assert randes("inspect", bank, "--json").json["sealed"] == {"0": 2}
+
+
+def test_every_answer_names_the_bank_that_it_is_of(
+    family: Path, randes: Callable[..., Result]
+) -> None:
+    base, a, b, c = (family / f"{name}.safetensors" for name in ("base", "a", "b", "c"))
+    bank, other = family / "x.randes", family / "y.randes"
+    score = ["--evaluate", "sh -c 'echo 1' {checkpoint}"]
+    for words, named in (
+        (["pack", base, a, b, "-o", bank, "--bits", "8"], bank),
+        (["pack", base, a, b, "-o", other, "--bits", "2"], other),
+        (["add", bank, c], bank),
+        (["remove", bank, "c"], bank),
+        (["inspect", bank], bank),
+        (["verify", bank], bank),
+        (["evaluate", bank, *score], bank),
+        (["tune", bank, *score, "--grid", "1:1:1"], bank),
+        (["seal", bank, "--bits", "4", "-o", other, "--force"], other),
+        (["convert", bank, "--single-file", "-o", other, "--force"], other),
+    ):
+        result = randes(*words, "--json")
+        assert result.code == 0, result.err
+        assert result.json["bank"] == str(named), words
