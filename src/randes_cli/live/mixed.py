@@ -59,7 +59,7 @@ def attach(
 
     The base's values are written into `model` (built from the base's config, on any device, in
     any dtype). Each superposition is held once, whatever the number of tasks: ``hold="dense"``
-    in the model's dtype, ``"codes"`` as the bank stores it (less memory, slower). `tasks` are
+    in the model's dtype, ``"codes"`` as the bank stores it (less memory, more work). `tasks` are
     those to attach (None: all). `component` names the part of a pipeline that `model` is.
 
     Signs that do not factor (``hankel``), layers that the transform shuffles, tensors that tasks
