@@ -179,3 +179,20 @@ def test_a_group_in_a_task_word_is_told_from_a_hub_revision(folder: Path) -> Non
     assert task_input("x=org/model@main@3") == TaskInput("x", "org/model@main", group=3)
     torch.save({}, f"{path}@9")
     assert task_input(f"x={path}@9") == TaskInput("x", f"{path}@9")
+
+
+def test_a_snapshot_in_the_hubs_cache_is_named_after_its_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "01e310e50d87bcb068fec45f86682c175c00f1c5"
+    snapshot = tmp_path / "hub" / "models--lab--sea-lion.v2" / "snapshots" / commit
+    alone = tmp_path / commit
+    for folder in (snapshot, alone):
+        folder.mkdir(parents=True)
+    assert task_input(str(snapshot)) == TaskInput("sea-lion.v2", str(snapshot))
+    assert task_input(f"{snapshot}/@2") == TaskInput("sea-lion.v2", f"{snapshot}/", group=2)
+    assert task_input(f"x={snapshot}").name == "x"
+    assert task_input(str(snapshot / "model.safetensors")).name == "model"
+    assert task_input(str(alone)).name == commit
+    monkeypatch.chdir(snapshot)
+    assert task_input(".").name == "sea-lion.v2"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         ),
         (404, "RevisionNotFound", "maker/model has no such branch, tag or commit"),
         (404, "EntryNotFound", "maker/model has no such file at this revision"),
-        (401, "", "HUB refused your token; log in anew (hf auth login, or HF_TOKEN)"),
+        (401, "", "nobody is logged in here; log in first (hf auth login, or HF_TOKEN)"),
         (403, "", "your token has no right to do this; see the settings of HUB/maker/model"),
         (
             429,
@@ -61,6 +61,15 @@ def test_each_refusal_of_the_hub_has_its_own_sentence(
         remote_checkpoint(open_hub(REF)).__enter__()
     where = f"{ID}@{commit[:12]}/model.safetensors" if part == "/resolve/" else ID
     assert said(hub, error) == f"{where}: {sentence}"
+
+
+def test_a_token_that_is_refused_is_told_from_none(writer: HubServer) -> None:
+    writer.add(ID, {"model.safetensors": WHOLE})
+    writer.fail("/api/models/", 401)
+    with pytest.raises(HubError) as error:
+        remote_checkpoint(open_hub(REF)).__enter__()
+    sentence = "HUB refused your token; log in anew (hf auth login, or HF_TOKEN)"
+    assert said(writer, error) == f"{ID}: {sentence}"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,15 @@ def test_a_sealing_is_laid_out_where_tensors_are_few(
 
     found = sealing(inspect(bank).report.alternatives)
     assert found is not None and found.best.exact
+    beside = f"--bits {found.best.bits} -o {{}}-{found.best.bits}bit.randes"
+    for there, here in (
+        ("sub/x.randes", "sub/x"),
+        ("s3://lab/sub/x.randes", "s3://lab/sub/x"),
+        ("https://lab.org/sub/x.randes", "x"),
+        ("lab/tasks:x.randes", "x"),
+        ("lab/tasks@v1:sub/x.randes", "x"),
+    ):
+        assert found.command(there) == f"randes seal {there} {beside.format(here)}"
     made = seal(bank, tmp_path / "sealed.randes", found.best.bits)
     assert made.bytes_after == found.best.bank_bytes
 

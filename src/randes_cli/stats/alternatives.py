@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from randes_cli.core.prediction.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, sum_key, sum_keys
+from randes_cli.files.hub.ref import is_bank_there
+from randes_cli.files.location import OBJECT_STORES
 from randes_cli.limits import parse_size
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import once
@@ -184,8 +187,11 @@ class Sealing(NamedTuple):
     best: Alternative
 
     def command(self, bank: str) -> str:
-        """What makes it."""
-        small = f"{bank.removesuffix('.randes')}-{self.best.bits}bit.randes"
+        """What makes it: beside the bank, or here where that is on the Hub or the web."""
+        scheme, address, _ = bank.partition("://")
+        away = scheme.lower() not in OBJECT_STORES if address else is_bank_there(bank)
+        where = re.split("[/:]", bank)[-1] if away else bank
+        small = f"{where.removesuffix('.randes')}-{self.best.bits}bit.randes"
         return f"randes seal {shell_word(bank)} --bits {self.best.bits} -o {shell_word(small)}"
 
 

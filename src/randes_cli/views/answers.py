@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from randes_cli.core.prediction.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
 from randes_cli.errors import printable, shell_word
+from randes_cli.files.hub.ref import is_bank_there
 from randes_cli.ops.describe import BankReport
 from randes_cli.reports import TaskSummary
 from randes_cli.stats.alternatives import sealing
@@ -67,7 +68,8 @@ def _what(report: BankReport) -> str:
 
 
 def _steps(report: BankReport, curves: Curves) -> list[Step]:
-    bank = shell_word(printable(PurePath(report.bank).name))
+    place = report.bank if is_bank_there(report.bank) else PurePath(report.bank).name
+    bank = shell_word(printable(place))
     if not report.tasks:
         return [Step("Add a model:", f"randes add {bank} NAME=CHECKPOINT")]
     worst = min(report.tasks, key=lambda task: (not task.lost, task.predicted_cosine))
@@ -89,7 +91,7 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
             f"{human(best.bank_bytes)}, predicted to keep {best.kept:.1%} of the gain, not "
             f"{was.kept:.1%}:"
         )
-        steps.append(Step(words, printable(found.command(PurePath(report.bank).name))))
+        steps.append(Step(words, printable(found.command(place))))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]
 
 

@@ -19,6 +19,7 @@ _PAUSES, _LONGEST = (1.0, 2.0, 4.0), 120.0
 _STRANGE = (AttributeError, KeyError, TypeError)
 _PASSING = (408, 429, 500, 502, 503, 504)
 LOG_IN = "hf auth login, or HF_TOKEN"
+_NOBODY = f"nobody is logged in here; log in first ({LOG_IN})"
 
 
 def load_client() -> None:
@@ -123,7 +124,7 @@ def _unanswered(error: BaseException) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return f"nobody is logged in here; log in first ({LOG_IN})"
+        return _NOBODY
     if isinstance(error, _STRANGE):
         return f"{endpoint()} gave no answer of a Hub ({_first_line(error)})"
     return (
@@ -146,7 +147,7 @@ def _first_line(error: BaseException) -> str:
 
 def _refused(error: Any, what: str, repo: str) -> HubError:
     """The sentence for an answer of the Hub that is not the thing asked for."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     here = endpoint()
     page = f"{here}/{repo}"
@@ -165,7 +166,7 @@ def _refused(error: Any, what: str, repo: str) -> HubError:
     }
     found = next((said for kind, said in kinds.items() if isinstance(error, kind)), None)
     statuses = {
-        401: f"{here} refused your token; log in anew ({LOG_IN})",
+        401: f"{here} refused your token; log in anew ({LOG_IN})" if get_token() else _NOBODY,
         403: f"your token has no right to do this; see the settings of {page}",
         404: nowhere,
         429: f"too many requests to {here}; wait {_wait(error)}, or log in ({LOG_IN}) for more",

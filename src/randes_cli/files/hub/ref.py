@@ -91,6 +91,11 @@ def _of_address(text: str) -> str | None:
     return SCHEME + "/".join(parts)
 
 
+def is_bank_there(text: str) -> bool:
+    """Whether a bank that was opened, by the name that it has since, is one on the Hub."""
+    return bool(_REF.fullmatch(text)) and text.endswith(BANK_SUFFIX) and ":" in text
+
+
 def is_here(text: str) -> bool:
     """Whether a path exists. Raises InputOutputError where the system does not say."""
     with system_errors(text, "looking for it"):

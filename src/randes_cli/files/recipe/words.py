@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.hub.ref import parse_ref
+from randes_cli.files.hub.ref import COMMIT, parse_ref
 from randes_cli.files.local.system import resolved
 from randes_cli.files.location import as_place
 from randes_cli.limits import StrPath, as_source
@@ -58,8 +58,9 @@ def task_inputs(tasks: TaskInputs) -> list[TaskInput]:
 def task_input(text: str) -> TaskInput:
     """A task from ``[NAME=]PATH[@GROUP]``; a PATH without NAME is named after its last part.
 
-    A path that is there is taken whole, whatever is in its name. Raises UsageError for a text
-    that could mean two files, and for a name without a path.
+    A snapshot in the Hub's cache, whose last part is a commit, is named after its repository. A
+    path that is there is taken whole, whatever is in its name. Raises UsageError for a text that
+    could mean two files, and for a name without a path.
     """
     name, equals, source = text.partition("=")
     named = bool(equals) and "/" not in name
@@ -75,12 +76,24 @@ def task_input(text: str) -> TaskInput:
     ref = parse_ref(source)
     if ref is not None:
         return TaskInput(ref.name, source, group=group)
+    return TaskInput(_name_of(source), source, group=group)
+
+
+def _name_of(source: str) -> str:
+    """What a path is called: its last part, or the repository that the Hub's cache has there."""
     place = as_place(source)
     stem = place.name
     for suffix in (".safetensors.index.json", ".safetensors", ".st", *_PICKLES):
         stem = stem.removesuffix(suffix)
-    whole = resolved(place).name if isinstance(place, Path) else str(place)
-    return TaskInput(stem or whole, source, group=group)
+    if not isinstance(place, Path):
+        return stem or str(place)
+    if not stem or COMMIT.fullmatch(stem):
+        whole = resolved(place)
+        model, snapshots = whole.parent.parent.name, whole.parent.name
+        if snapshots == "snapshots" and model.startswith("models--"):
+            return model.rpartition("--")[2]
+        return stem or whole.name
+    return stem
 
 
 def split_group(source: str) -> tuple[str, int | None]:
