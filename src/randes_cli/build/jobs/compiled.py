@@ -99,12 +99,13 @@ class _Tape:
     """
 
     def __init__(self, run: JobRun) -> None:
-        self.job, self.flips = run.job, list[bytes]()  # what goes by their addresses is held
+        self.job = run.job  # known by the identity of its parts, which are held
         self.stores = list[tuple[int, str, int]]()
         self.reads = list[tuple[int, Owner, str]]()
         self.adds = list[tuple[int, tuple[int, str]]]()
         self.kept = list[tuple[int, str]]()
         self.width = 0
+        #: Rows point to bits of theirs: they are held.
         self._steps, self._moves = list[Step](), list[int]()
         try:
             for layer, name in enumerate(run.unit.names):
@@ -167,7 +168,6 @@ class _Tape:
             if tensor.matrix[0] != run.unit.rows:
                 raise _Elsewhere
             flips, scale = run.flips(member, position), member.sign * 2.0**-grid.exponent
-            self.flips.append(flips)
             step = Step(Kind.ADD, None, "", layer, None, flips, scale)
             at = self._read(step, member.index, member.source, tensor)
             self.adds.append((at, (member.index, tensor.name)))
