@@ -128,3 +128,20 @@ def test_a_dry_run_says_which_tasks_are_one_also_of_those_that_keep_tensors(pack
     ]
     ones = {f"{pair}: one checkpoint" for pair in ("a, b", "e, f", "h, j")}
     assert list(map(told, said)) == [{*ones, "g: the base itself"}] * 4
+
+
+@pytest.mark.parametrize(("column", "size", "fits"), [(0, 100, 0), (1, 100, 1), (1, 10_000, 0)])
+def test_a_share_s_sum_that_is_stored_must_fit_8_bits_and_all_of_it_16(
+    packer: Packer, column: int, size: float, fits: int
+) -> None:
+    base, far = {"w": torch.zeros(64, 64)}, torch.zeros(64, 64)
+    options = PackOptions(transform=Transform.from_preset("ta"), bits=8, share=2)
+    bank = packer.pack(base, {"a": {"w": torch.ones(64, 64)}}, options)
+    far[0, column] = size
+    tasks, said = packer.inputs({"b": {"w": far}, "c": {"w": far}}), []
+    for dry in (True, False):
+        try:
+            add(bank, tasks, EditOptions(dry_run=dry), ONE)
+        except MismatchError as error:
+            said.append(str(error))
+    assert len(set(said)) == 1 - fits and len(said) == 2 - 2 * fits

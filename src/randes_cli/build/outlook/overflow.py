@@ -65,7 +65,7 @@ def _peak(
         if delta is not None:
             signs = signs_on(unit, unit.flips(one.seed, position), sample.runs)
             total += one.sign * np.rint(delta * 2.0**-exponent) * signs
-    if share.every > 1:
+    if share.every > 1 and np.abs(total).max(initial=0.0) <= LIMIT[16]:  # as when it is stored
         total *= np.concatenate([_held(share, run) for run in sample.runs])
     return int(np.abs(total).max(initial=0.0))
 
