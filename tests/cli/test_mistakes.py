@@ -200,7 +200,7 @@ def test_a_command_that_is_told_takes_a_name_that_begins_with_a_dash(
         ("pack loop a.safetensors -o x", 5, "loop: a link to nothing, or to itself"),
         ("pack base.safetensors inside -o x", 74, "inside/model.safetensors: Too many levels"),
         ("inspect loop", 74, "loop: Too many levels"),
-        ("add loop a.safetensors", 5, "loop: not found"),
+        ("add loop a.safetensors", 5, "loop: a link to nothing, or to itself"),
         ("verify bank.randes --against a=loop", 5, "loop: a link to nothing, or to itself"),
         ("pack base.safetensors a.safetensors -o loop", 2, "loop: exists"),
         ("unpack bank.randes a -o loop", 2, "loop: a file is where the output's folder"),

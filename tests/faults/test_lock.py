@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from randes_cli.cli.main import run
-from randes_cli.errors import BankLocked, InputOutputError
+from randes_cli.errors import BankLocked, InputOutputError, UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.local.lock import bank_lock
+from randes_cli.files.local.guard import is_held, note_input, one_command, refuse_input
+from randes_cli.files.local.lock import bank_lock, output_lock
 from tests.faults.writers import two_writers
 from tests.life.models import make_bank, put, source, write_family
 
@@ -94,6 +95,24 @@ def test_a_lock_that_somebody_removed_takes_no_other_s_away(bank: Path) -> None:
         place.unlink()
         place.write_text("another's")
     assert place.read_text() == "another's"
+
+
+def test_a_lock_is_held_however_its_folder_is_called(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bank.parent)
+    with bank_lock(bank, wait=0), output_lock(Path(bank.name)):
+        assert is_held(Path(bank.name)) and is_held(bank)
+
+
+def test_a_command_holds_and_edits_no_bank_whose_lock_it_gave_back(bank: Path) -> None:
+    with one_command():
+        note_input(bank)
+        with bank_lock(bank, wait=0):
+            refuse_input(bank)
+        assert not is_held(bank)
+        with pytest.raises(UsageError, match="is the input"):
+            refuse_input(bank)
 
 
 def test_dry_runs_and_readers_need_no_lock(bank: Path) -> None:

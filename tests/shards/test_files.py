@@ -198,6 +198,13 @@ def test_more_shards_than_open_files_are_opened_as_they_are_read(
         )
 
 
+def test_a_shard_of_a_closed_bank_is_opened_no_more(bank: Path) -> None:
+    with BankFile(bank) as opened:
+        assert len(opened.read("base/table"))
+    with pytest.raises(UsageError, match="is closed; open the bank again"):
+        opened.read("base/table")
+
+
 def test_prune_removes_what_the_index_does_not_name_and_nothing_else(
     bank: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -162,14 +162,14 @@ def readable(path: Place, manifest: Manifest, tensors: Mapping[str, TensorInfo])
     """The manifest's bytes, which a reader takes and finds in agreement with the tensors."""
     try:
         text = encode(manifest)
+        if len(text) > MOST_MANIFEST:
+            raise UsageError(f"{path}: a manifest of more than {MOST_MANIFEST} bytes")
         give_back()  # of 100,000 tensors each of the two takes a sixth of what a process has
         read = decode(text)
         check_agreement(read, tensors)
     except (BankDamaged, UnicodeEncodeError) as error:
         reason = f"{path}: not written, for it could not be read again: {error}"
         raise UsageError(reason) from None
-    if len(text) > MOST_MANIFEST:
-        raise UsageError(f"{path}: a manifest of more than {MOST_MANIFEST} bytes")
     del read
     give_back()
     return text

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from randes_cli.errors import BankLocked, UsageError
+from randes_cli.errors import BankLocked, MissingError, UsageError
 from randes_cli.files.hidden import lock_name
 from randes_cli.files.local.disk import system_errors
 from randes_cli.files.local.guard import holding, is_held
 from randes_cli.files.local.system import FLAGS, NO_FOLLOW, let_go, resolved
 from randes_cli.files.local.system import lock as lock_file
 from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.nearest import absent
 from randes_cli.interrupts import unstoppable
 
 #: What a file system that has no locks answers (network disks, most of them).
@@ -162,8 +163,8 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
     until = time.monotonic() + wait
     try:
         with system_errors(bank, "locking the bank"):
-            if edits:  # what is not there gets no lock
-                bank.stat()
+            if edits and not bank.exists():  # what is not there gets no lock
+                raise MissingError(absent(bank))
             while not lock.take():
                 if time.monotonic() >= until:
                     raise BankLocked(_refusal(bank, lock))
