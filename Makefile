@@ -8,10 +8,11 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint docs torture bench bench-quality clean
 
+# Python compiles what it imports, a part of the 340 MB of sources that pip would compile.
 $(READY): pyproject.toml $(wildcard src/randes_cli/core/compiled/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --no-compile $(TORCH)
+	$(BIN)/pip install --quiet --no-compile --editable ".[dev]"
 	touch $(READY)
 
 demo: $(READY)

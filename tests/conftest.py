@@ -36,9 +36,12 @@ sys.dont_write_bytecode = False
 # A busy machine is no failure, and no run draws other examples than the one before.
 settings.register_profile("randes", deadline=None, derandomize=True)
 settings.load_profile("randes")
-# A shell's background jobs ignore it, and so would every command that a test interrupts.
+# A shell's background jobs ignore the one, what `nohup` starts the other, and so would every
+# command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
