@@ -30,6 +30,8 @@ def add_parameters(
             "PEFT and give the full checkpoint)"
         )
     names = sorted(set(view.config.parameter_of(owner)), reverse=True)  # gate_up, then down
+    if view.part.rename(f"{owner}.weight") in view.part.base:
+        names = ["weight"]  # a parameter's name alone is that of any module's
     if len(names) != len(pairs):
         raise view.lacking(owner)
     fitting = [
