@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from randes_cli.errors import CheckpointError
 from tests.adapters import merged, randomize
+from tests.files.test_adapters import CASES, make_adapter
 from tests.files.test_lora_formats import assert_same
 from tests.models import SMALL
 
@@ -57,3 +58,16 @@ def test_factors_in_the_names_of_a_state_dict_are_merged_as_those_of_peft(tmp_pa
     save_file(trained | others, file)
     with pytest.raises(CheckpointError, match=r"factors of several adapters \(mine, other\)"):
         merged(tmp_path / "base", tmp_path / "peft/mine")
+
+
+@pytest.mark.parametrize("words", ["module.{}", "_orig_mod.module.{}", "{}_fsdp_wrapped_module."])
+def test_patterns_are_those_of_names_before_a_wrapper_put_words_into_them(
+    words: str, tmp_path: Path
+) -> None:
+    model, patterns = CASES["rank and alpha patterns"]
+    make_adapter(tmp_path, model, torch.float32, **patterns)
+    wanted = merged(tmp_path / "base", tmp_path / "adapter")
+    file, start = tmp_path / "adapter/adapter_model.safetensors", "base_model.model."
+    save_file({n.replace(start, words.format(start)): t for n, t in load_file(file).items()}, file)
+    found = merged(tmp_path / "base", tmp_path / "adapter")
+    assert all((found[name] == values).all() for name, values in wanted.items())

@@ -12,6 +12,7 @@ from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.folders import read_json
 from randes_cli.files.checkpoint.foreign import PLACEHOLDER
+from randes_cli.files.checkpoint.names import unwrapped
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.names import (
     DIFFUSERS_FILE,
@@ -96,10 +97,14 @@ class LoraConfig:
 
 
 def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
-    """The first pattern that a module's name ends with, as PEFT matches them."""
+    """The first pattern that a module's name ends with, as PEFT matches them.
+
+    Also without words of wrappers, which may have come when the patterns had been matched.
+    """
+    names = {module, unwrapped(module)} if patterns else ()
     for key in patterns:
         try:
-            if matches_end(key, module):
+            if any(matches_end(key, name) for name in names):
                 return key
         except ValueError as error:
             raise CheckpointError(f"{ADAPTER_CONFIG}: {key[:80]!r}: {error}") from None

@@ -12,6 +12,8 @@ from randes_cli.files.checkpoint.names import unwrapped
 
 #: What PEFT puts in front of every name.
 WRAPPED = "base_model.model."
+#: The same, and what wrappers of the whole model put before it.
+_WRAPPED = re.compile(rf"^((_orig_mod|_fsdp_wrapped_module|module)\.)*{re.escape(WRAPPED)}")
 #: The file of a diffusers LoRA.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 #: The name of an adapter: in a model's state dict, not in the files that PEFT writes of it.
@@ -169,7 +171,7 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
     made = Sorted()
     adapter = _adapter_of(source, names)
     for name in names:
-        inner = name.removeprefix(WRAPPED)
+        inner = _WRAPPED.sub("", name)
         found = parse(inner)
         if found is not None:
             parts = made.pairs.setdefault(found.module, {})
