@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fcntl import ioctl
 from html import unescape
 from pathlib import Path
@@ -25,7 +26,9 @@ from randes_cli import inspect, pack
 from randes_cli.files.location import RemotePath
 from randes_cli.files.stores.store import translate
 from randes_cli.stats.alternatives import sealing
+from randes_cli.stats.curves import Curves
 from randes_cli.views import panels
+from randes_cli.views.answers import answer
 from randes_cli.views.figures import subplots
 from tests.cli.conftest import Result
 
@@ -72,6 +75,14 @@ def roomy(tmp_path: Path) -> Path:
     tasks = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     pack(tmp_path / "base.safetensors", tasks, tmp_path / "my bank.randes")
     return tmp_path / "my bank.randes"
+
+
+def test_a_report_of_a_bank_on_the_hub_has_commands_that_name_it_whole(roomy: Path) -> None:
+    report = replace(inspect(roomy).report, bank="lab/tasks:my.randes")
+    commands = [step.command for step in answer(report, Curves({}, measured=True)).steps]
+    assert commands[-1] == "randes unpack lab/tasks:my.randes a -o a"
+    assert commands[0].startswith("randes seal lab/tasks:my.randes ")
+    assert re.search(r" -o my-\dbit\.randes$", commands[0])
 
 
 def test_the_report_has_the_command_that_seals_and_what_it_saves(roomy: Path, randes: Run) -> None:

@@ -20,6 +20,7 @@ from tests.files.folders import put, refused
         (["iter_0000100/mp_rank_00/model_optim_rng.pt"], "holds Megatron's parts"),
         (["weights/__0_0.distcp", "context/model.yaml"], "a distributed checkpoint"),
         (["snapshots/1f2e/model.safetensors", "refs/main"], "name the folder below snapshots/"),
+        (["models--lab--a/snapshots/1f2e/model.safetensors"], "name a model of it as org/name"),
         (["model.safetensors.incomplete"], r"a download that is not complete \(model\.safe"),
         (["consolidated.00.pth", "consolidated.01.pth"], "2 parts of one model, one for each"),
         (["model-rank-0-part-0.safetensors", "model-rank-1-part-0.safetensors"], "2 parts of one"),

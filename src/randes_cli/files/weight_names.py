@@ -42,6 +42,7 @@ _PROCESS = re.compile(
 #: Folders that other programs write, and what to do with them.
 _OTHERS = {
     "snapshots": "a model in the Hub's cache; name the folder below snapshots/",
+    "models--*/snapshots": "the Hub's cache; name a model of it as org/name, or its snapshots/…",
     "iter_*/mp_rank_*": "Megatron's parts; convert them to one Hugging Face checkpoint",
     "mp_rank_*": "Megatron's parts; convert them to one Hugging Face checkpoint",
     "weights/*.distcp": "a distributed checkpoint (NeMo); export it to Hugging Face's format",
