@@ -141,6 +141,16 @@ def test_a_group_whose_tasks_left_tensors_as_they_were_is_restored_too(folder: P
     assert sums(bank) == before
 
 
+def test_what_only_a_task_that_goes_changed_in_its_group_goes_with_it(folder: Path) -> None:
+    bank = make_bank(folder, ("whole", "single"), options(groups=2))
+    take(bank, "single")
+    put(bank, "single")
+    before = sums(bank)
+    add(bank, [TaskInput("half", source(folder, "half"), group=1)], EditOptions(), ONE)
+    take(bank, "half")
+    assert sums(bank) == before
+
+
 def test_a_bank_of_forgotten_tasks_alone_is_as_its_document_says(folder: Path) -> None:
     bank = make_bank(folder, ("single",))
     remove(bank, ["single"], run=ONE, forget=True)

@@ -124,19 +124,23 @@ class Draft:
         return found & self._wanted() if self.gone else found
 
     def _wanted(self) -> set[Place]:
-        """Superpositions that packing the tasks that stay makes (or forgotten ones may have).
+        """Superpositions that a task that stays changed (or a forgotten one may have).
 
-        What a task of any group changed has one in every group whose tasks have it.
+        And those that packing made of a group's tasks for a change in another group.
         """
         forgotten = {group for _, group in self.start.forgotten}
-        wanted = {(group, unit) for group in forgotten for unit in self.units}
-        changed = set(self.units) if forgotten else set[Unit]()
-        held: list[tuple[int, set[Unit]]] = []
-        for task in self.start.tasks:
-            names = set(self.unit_of) - task.absent - set(task.own)
-            held.append((task.group, {self.unit_of[name] for name in names}))
-            changed |= {self.unit_of[name] for name in names - task.unchanged}
-        return wanted.union((group, unit) for group, units in held for unit in units & changed)
+        stay = [(task.group, *self._met(task)) for task in self.start.tasks]
+        wanted = {(group, unit) for group, _, some in stay for unit in some}
+        changed = set(self.units) if forgotten else {unit for _, unit in wanted}
+        idle = {(group, unit) for group, has, _ in stay for unit in has & changed}
+        left = {(task.group, unit) for task in self.gone for unit in self._met(task)[1]}
+        return wanted | (idle - left) | {(group, u) for group in forgotten for u in self.units}
+
+    def _met(self, task: TaskRecord) -> tuple[set[Unit], set[Unit]]:
+        """The units that a task of the bank has, and those that it changed."""
+        names = set(self.unit_of) - task.absent - set(task.own)
+        changed = {self.unit_of[name] for name in names - task.unchanged}
+        return {self.unit_of[name] for name in names}, changed
 
     def standing(self, unit: Unit) -> bool:
         """Whether tasks enter a superposition of a unit that the bank has already."""
