@@ -176,19 +176,13 @@ class OutputFile:
             os.ftruncate(self.fd, size)
 
 
-#: What a kernel or a file system without copy_file_range answers.
-_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
-
-
 def _copy_range(source: int, target: int, count: int, start: int, offset: int) -> int:
+    """Copy some bytes: what the system refuses to copy by itself is read and written."""
     if hasattr(os, "copy_file_range"):
-        try:
+        with contextlib.suppress(OSError):  # if it is no more than that, writing says so, too
             done = os.copy_file_range(source, target, count, start, offset)
             if done:
                 return done
-        except OSError as error:
-            if error.errno not in _NO_RANGE_COPY:
-                raise
     data = bytearray(min(count, 2**20))
     done = system.read_at(source, memoryview(data), start)
     return system.write_at(target, memoryview(data)[:done], offset)
