@@ -32,12 +32,12 @@ def timed(run: Callable[[], Any], device: str, rounds: int = 9) -> float:
         run()
     taken = []
     for _ in range(rounds):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
         graph.replay()
-        end.record()
+        last.record()
         torch.cuda.synchronize()
-        taken.append(start.elapsed_time(end))
+        taken.append(first.elapsed_time(last))
     return median(taken)
 
 

@@ -23,8 +23,8 @@ def install(folder: Path) -> Path:
         packages = next(place.glob("lib/python*/site-packages"))
         shared = (one for one in sys.path if Path(one).name == "site-packages")
         (packages / "shared.pth").write_text("\n".join(shared) + "\n")
-        pip = [commands / "python", "-m", "pip", "install", "--quiet", f"mergekit=={VERSION}"]
-        subprocess.run(pip, check=True)
+        words = ("-m", "pip", "install", "--quiet", f"mergekit=={VERSION}")
+        subprocess.run([str(commands / "python"), *words], check=True)
     return commands
 
 

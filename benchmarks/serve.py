@@ -90,7 +90,7 @@ def served(bank: Path, tasks: int, hold: str = "dense") -> Way:
 
     def run() -> None:
         for row, ids in enumerate(prompts().tolist()):
-            lane.take(
+            lane.waiting.append(
                 Answer(
                     mixed.names[row % tasks],
                     ids,

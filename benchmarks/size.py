@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 Shapes = dict[str, list[int]]
 
@@ -73,7 +74,8 @@ def write(shapes: Shapes, path: Path, first: bytes) -> None:
 
     Those tell the tensors of a file apart; equal ones would be taken for one, and read whole.
     """
-    header, position = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    position = 0
     for name, shape in shapes.items():
         size = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
         offsets = [position, position + size]

@@ -37,7 +37,7 @@ def without_data() -> None:
         pass
 
     build.Build.sample, Passes.run = few, run  # type: ignore[method-assign]
-    build.check_space = no_room  # type: ignore[assignment]
+    build.check_space = no_room  # type: ignore[attr-defined]
     OutputFile.reserve = no_room  # type: ignore[method-assign]
 
 

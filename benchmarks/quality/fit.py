@@ -138,7 +138,7 @@ def gathered() -> list[Point]:
                 continue
             count = len(seeds[0].scores)
             made.append(
-                Point(
+                Point(  # type: ignore[call-arg]
                     bed,
                     "make bench-quality",
                     *(facts[key] for key in ("tasks", "groups", "bits", "share")),
@@ -234,7 +234,8 @@ def fit(points: Sequence[Point]) -> Fitted:
         name: Family(*(float(f"{v:.2g}") for v in pair))
         for name, pair in zip(names, pairs, strict=True)
     }
-    return Fitted(*(round(float(value), 2) for value in found[:3]), families)
+    power, dropped, worse = (round(float(value), 2) for value in found[:3])
+    return Fitted(power, dropped, worse, families)
 
 
 def block(fitted: Fitted) -> str:

@@ -40,7 +40,7 @@ def merged(method: str, density: float, **more: object) -> Callable[[Models, int
 
     def build(models: Models, seed: int) -> Packed:
         settings = {"weight": 1.0, "density": density}
-        recipe = {
+        recipe: dict[str, object] = {
             "merge_method": method,
             "base_model": str(models.bed.base),
             "models": [

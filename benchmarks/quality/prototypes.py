@@ -49,7 +49,7 @@ def prototype(idea: Idea) -> Callable[[Models, int], Packed]:
     def build(models: Models, seed: int) -> Packed:
         mixer = Mixer(models.shapes, Transform.from_preset("two-sided"), seed)
         groups = [models.tasks[n :: idea.groups] for n in range(idea.groups)]
-        made = {}
+        made: dict[str, Mapping[str, F32]] = {}
         for number, tasks in enumerate(groups):
             made.update(_group(idea, models, mixer, tasks, [seed, number]))
         return Packed(_bytes(idea, models), lambda task, knob: models.state(made[task], knob))
@@ -180,7 +180,8 @@ def rotated(inner: Cut) -> Cut:
     """Between block-Hadamard rotations of rows and of columns."""
 
     def cut(matrix: F32, name: str, chance: np.random.Generator) -> F32:
-        signs = [chance.choice(np.float32([-1, 1]), size) for size in matrix.shape]
+        both = np.array([-1, 1], np.float32)
+        signs: list[F32] = [chance.choice(both, size) for size in matrix.shape]
         turned = _turn(_turn(matrix * signs[0][:, None] * signs[1]).T).T
         back = _turn(_turn(inner(turned, name, chance)).T).T
         return back * signs[0][:, None] * signs[1]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.shuffle import layer_order
 from randes_cli.plan import Rect, Unit, plan_units
 from randes_cli.specs import Signs, TensorInfo, Transform
 
@@ -52,13 +51,7 @@ class Mixer:
         return (1 - 2 * flips).astype(np.float32)
 
     def _order(self, unit: Unit, index: int) -> list[int]:
-        return layer_order(
-            unit.shuffle,
-            seed=self.seed + index,
-            index=index,
-            layer_kind=unit.kind,
-            layers=unit.layers,
-        )
+        return unit.order(self.seed + index, index)
 
     def forward(self, delta: Delta, index: int) -> dict[str, F32]:
         """O_i Δ: tensors as matrices under the names of the places where they come to lie."""
