@@ -76,6 +76,7 @@ def drawn(figure: Figure) -> Any:
 def test_the_cosine_picture_names_all_of_20_tasks_and_no_two_labels_overlap(
     tmp_path: Path,
 ) -> None:
+    """Without numbers in its cells, it says what its colours mean."""
     report = report_of(make_bank(tmp_path, 20))
     with figures.settings():
         figure = figures.cosine_figure(report)
@@ -83,6 +84,8 @@ def test_the_cosine_picture_names_all_of_20_tasks_and_no_two_labels_overlap(
     axis = figure.axes[0]
     labels = [label for label in axis.get_yticklabels() if label.get_text()]
     assert [label.get_text() for label in labels] == [task.name for task in report.tasks]
+    most = float(np.abs(np.array(report.cosine_before) - np.eye(20)).max())
+    assert axis.get_xlabel().endswith(f"blue: opposed; in full colour at {max(0.1, most):.2f}")
     boxes = sorted((label.get_window_extent(renderer) for label in labels), key=lambda b: b.y0)
     assert all(low.y1 <= high.y0 + 1 for low, high in pairwise(boxes))
 

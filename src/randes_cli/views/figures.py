@@ -137,6 +137,8 @@ def cosine_figure(report: BankReport) -> Figure:
     for axis, (matrix, title) in zip(axes, pair, strict=True):
         panels.heat(axis, names, matrix, limit, left=axis is axes[0])
         axis.set_title(f"{title}: mean |cosine| {mean_magnitude(matrix):.4f}")
+    if count > panels.MOST_NUMBERS:
+        axes[0].set_xlabel(f"orange: alike, blue: opposed; in full colour at {limit:.2f}")
     return figure
 
 
