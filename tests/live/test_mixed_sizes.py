@@ -20,10 +20,10 @@ from tests.live.many import (
 from tests.models import SMALL, perturb
 
 
-def heads(folder: Path) -> Path:
+def heads(folder: Path, of_base: int = 2) -> Path:
     """Classifiers with heads of other sizes, one without a pooler, and grown vocabularies."""
     torch.manual_seed(0)
-    base = tf.BertForSequenceClassification(tf.BertConfig(**SMALL, num_labels=2))
+    base = tf.BertForSequenceClassification(tf.BertConfig(**SMALL, num_labels=of_base))
     base.save_pretrained(folder / "base")
     sizes = {"cars": (96, 7), "sun": (101, 2), "dtd": (103, 4)}
     for number, (task, (words, labels)) in enumerate(sizes.items()):
@@ -56,6 +56,25 @@ def test_heads_of_other_sizes_and_grown_vocabularies(tmp_path: Path) -> None:
         assert model(input_ids=ids[:2]).logits.shape == (2, 2)
         ids[1, 0] = 100  # no word of the base: no answer in its name
         assert model(input_ids=ids[:2]).logits[1].isnan().all()
+
+
+@pytest.mark.filterwarnings("ignore:.*are answered task by task")
+@pytest.mark.parametrize("most", [0, 2**22], ids=["matrices", "table"])
+def test_rows_whose_heads_are_all_smaller_than_the_bases(
+    tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("randes_cli.live.attaching.MOST_TABLE", most)
+    asked = ("sun", "dtd", "sun", "dtd")
+    bank = heads(tmp_path, of_base=7)
+    mixed, models = attached(bank), alone(bank, asked)
+    ids = batch_of({"input_ids": torch.zeros(1, 8, dtype=torch.long)}, 4)["input_ids"]
+    with torch.inference_mode(), mixed.tasks(asked) as model:
+        found = model(input_ids=ids).logits
+        assert found.shape == (4, 4)
+        for row, task in enumerate(asked):
+            wanted = models[task](input_ids=ids[row : row + 1]).logits[0]
+            assert_near(found[row, : len(wanted)], wanted)
+            assert (found[row, len(wanted) :] == -torch.inf).all()
 
 
 def language_models(folder: Path, tied: bool) -> Path:

@@ -235,12 +235,12 @@ class Weight:
             return made
         whole = made.expand(max(len(made), selection.along(x).shape[0]), *made.shape[1:])
         joined = torch.cat([whole, x.expand(whole.shape[0], *x.shape[1:])], -1)
-        columns = made.shape[-1]
 
         def run(part: torch.Tensor, task: int) -> torch.Tensor:
-            return self._columns_of(task, part[..., :columns], part[..., columns:])
+            return self._columns_of(task, *torch.split(part, [made.shape[-1], x.shape[-1]], -1))
 
-        return self.by_task(joined, selection, run, own, whole)
+        onto = whole if len(own) < len(selection.tasks) else None
+        return self.by_task(joined, selection, run, own, onto)
 
     def _columns_of(self, task: int, made: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """What one task makes of x, where its tensor in the base's form makes `made` of it."""
