@@ -86,3 +86,15 @@ def test_unknown_tasks_are_refused(
     path = str(folder / "a.st")
     with BankFile(folder / "bank.randes") as bank, pytest.raises(MissingError):
         measured_distribution(bank, {"nobody": path}, RunOptions(threads=1))
+
+
+def test_of_more_layers_than_are_looked_at_some_are_from_first_to_last(
+    parts: tuple[Path, dict[str, dict[str, torch.Tensor]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, deltas = parts
+    monkeypatch.setattr(distribution, "MOST_LAYERS", 2)
+    with BankFile(folder / "bank.randes") as bank:
+        originals = {t: folder / f"{t}.st" for t in "abc"}
+        found = measured_distribution(bank, originals, RunOptions(threads=1))
+    within = [cosine(deltas[t]["h.0.w"], deltas[t]["h.1.w"]) for t in "abc"]
+    assert np.allclose(found.within, sorted(within), atol=1e-5) and len(found.across) == 2 * 3
