@@ -126,8 +126,12 @@ def test_damage_is_named_with_the_tasks_it_hurts_and_the_others_come_back(
             assert json.loads(capsys.readouterr().out)["tasks"][0]["damaged"] == [key]
 
 
-def test_edits_refuse_to_build_on_damage(family_bank: Path) -> None:
-    for key in ("sum/0/h.1.w", "base/h.1.w", "stats/gram"):
+@pytest.mark.parametrize("device", ["auto", "cpu-torch"])
+def test_edits_refuse_to_build_on_damage(
+    family_bank: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "ONE", RunOptions(threads=1, device=device))
+    for key in ("sum/0/h.1.w", "sum/0/table", "base/h.1.w", "stats/gram"):
         whole = family_bank.read_bytes()
         _damage(family_bank, key)
         damaged = family_bank.read_bytes()

@@ -86,9 +86,7 @@ class _Sum:
         run, step, key = self.run, self.part.step, (member.index, tensor.name)
         try:
             if step is None:
-                largest = run.kernel.changed(layer, raw, tensor.dtype)
-                run.largest = max(run.largest, largest)
-                run.changed.update([key] if largest else [])
+                run.largest = max(run.largest, run.kernel.changed(layer, raw, tensor.dtype))
                 return
             signs = run.signs(member, self.position, rect, step)
             added = run.kernel.add(layer, raw, tensor.dtype, signs)
