@@ -7,16 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import certifi
 import pytest
 from hypothesis import settings
 
-# Small models are no work for two threads, which wait for each other by spinning: where each core
-# has a worker of its own, a test of them takes three times as long. Libraries ask on import.
-os.environ["OMP_NUM_THREADS"] = "1"
-
-from tests.checkpoints import Packer
+if TYPE_CHECKING:
+    from tests.checkpoints import Packer
 
 #: Servers of tests (one of each in a process, for clients are kept that know its address), and
 #: the browser.
@@ -28,9 +26,12 @@ pytest_plugins = [
     "tests.store_server",
     "tests.web_server",
 ]
-# Triton asks when it is imported, which other libraries do, too.
+# Triton and torch ask when they are imported, which is after this.
 os.environ["TRITON_INTERPRET"] = "1"
-# Hundreds of commands, each of them new, would compile the package once more.
+# Small models are no work for two threads, which wait for each other by spinning: where each core
+# has a worker of its own, a test of them takes three times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Hundreds of commands, each of them new, would compile once more what they import.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # A busy machine is no failure, and no run draws other examples than the one before.
@@ -81,6 +82,8 @@ def _lasting(found: Mapping[str, str]) -> dict[str, str]:
 @pytest.fixture
 def packer(tmp_path: Path) -> Packer:
     """Packs state dicts in a folder of its own."""
+    from tests.checkpoints import Packer
+
     return Packer(tmp_path)
 
 
