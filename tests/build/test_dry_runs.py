@@ -43,7 +43,8 @@ def test_a_task_with_values_that_are_none_is_listed_beside_others(packer: Packer
     tasks["b"]["w"][3, 5] = torch.nan
     save(base, packer.folder / "base.safetensors")
     order = (packer.folder / "base.safetensors", packer.inputs(tasks), packer.folder / "x.randes")
-    for options in (PackOptions(), PackOptions(fit="2"), PackOptions(groups=3)):
+    choices = PackOptions(), PackOptions(fit="2"), PackOptions(groups=3), PackOptions(exact="^w$")
+    for options in choices:
         report = pack(*order, options, ONE, dry_run=True)
         assert [task.name for task in report.tasks] == ["a", "c"]
         assert [(one.name, one.exit_code) for one in report.refused] == [("b", 3)]
