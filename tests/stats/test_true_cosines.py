@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack, verify
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, add, pack, verify
 from randes_cli.build.seal.seal import seal
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
-from tests.checkpoints import Packer, State, cosine, delta, retrieve, save
+from tests.checkpoints import Packer, State, cosine, delta, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {
@@ -79,11 +79,11 @@ class Models:
         return {name: self._tensor(value) for name, value in self.base.items()}
 
 
-def came_back(bank: Path, name: str, tasks: dict[str, State], base: State) -> float:
+def came_back(bank: Bank, name: str, tasks: dict[str, State], base: State) -> float:
     """The cosine of a task's delta with what its bank gives back, at its own λ."""
     true = delta(tasks[name], base)
     changed = {name: value for name, value in true.items() if value.any()}
-    back = delta(retrieve(bank, name), base)
+    back = delta(bank.retrieve(name), base)
     there = any(value.any() for value in (back[name] for name in changed))
     return cosine(changed, back) if changed and there else float(not changed)
 
@@ -108,9 +108,10 @@ def test_the_predicted_cosine_is_the_true_one(packer: Packer, seed: int) -> None
         capacity=capacity,
     )
     bank = packer.pack(base, tasks, options)
-    for said in packer.reports[-1].tasks:
-        found = came_back(bank, said.name, tasks, base)
-        assert said.predicted_cosine == pytest.approx(found, abs=0.03)
+    with Bank.open(bank) as opened:
+        for said in packer.reports[-1].tasks:
+            found = came_back(opened, said.name, tasks, base)
+            assert said.predicted_cosine == pytest.approx(found, abs=0.03)
 
 
 def three(folder: Path) -> list[TaskInput]:
@@ -175,7 +176,8 @@ def sealed_bank(seed: int, folder: Path) -> tuple[list[float], list[float]]:
     if bits == 8:
         said = seal(bank, None, 8, ONE).after
     assert {one.name: one.predicted_cosine for one in said} == predicted(bank)
-    found = [came_back(bank, one.name, tasks, base) for one in said]
+    with Bank.open(bank) as opened:
+        found = [came_back(opened, one.name, tasks, base) for one in said]
     return [one.predicted_cosine for one in said], found
 
 
@@ -193,7 +195,8 @@ def test_a_sparse_delta_alone_is_predicted_as_it_comes_back_at_one_bit(tmp_path:
     base, tasks = models.whole(), {"a": models.task()}
     packer = Packer(tmp_path)
     bank = packer.pack(base, tasks, PackOptions(bits=1))
-    said, found = predicted(bank)["a"], came_back(bank, "a", tasks, base)
+    with Bank.open(bank) as opened:
+        said, found = predicted(bank)["a"], came_back(opened, "a", tasks, base)
     assert said == pytest.approx(found, abs=0.005) and found < 0.6
     assert packer.reports[-1].tasks[0].predicted_cosine == said
 
@@ -211,7 +214,8 @@ def test_a_task_that_comes_back_as_the_base_has_cosine_0_whatever_points_its_way
     bank = packer.pack(base, tasks, "ta")
     (lost,) = (one for one in packer.reports[-1].tasks if one.coefficient == 0)
     assert lost.name == "near" and lost.predicted_cosine == 0 and "0.000" in lost.lost
-    assert came_back(bank, "near", tasks, base) == 0 and predicted(bank)["near"] == 0
+    with Bank.open(bank) as opened:
+        assert came_back(opened, "near", tasks, base) == 0 and predicted(bank)["near"] == 0
     originals = {"near": tmp_path / "near.safetensors"}
     (found,) = verify(bank, against=originals, run=ONE).against
     assert (found.cosine, found.predicted) == (0, 0)
