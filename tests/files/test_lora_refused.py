@@ -89,6 +89,13 @@ def of_experts(**more: Any) -> Arrays:
             {**EXPERTS, **LENGTHS},
             "DoRA of the parameters of m.experts",
         ),
+        (
+            {"m.q.lora_A.weight": ones(2, 5)},
+            {"target_parameters": ["q.weight"]},
+            "adapts m.q, which",
+        ),
+        ({}, {"target_parameters": ["q.weight"], "r": 1}, "adapts m.q, which"),
+        ({}, {"target_parameters": ["q.weight"], "r": 4}, "adapts m.q, which"),
         ({}, {"r": "2"}, "rank '2' is no positive integer"),
         ({}, {"r": True}, "rank 'True' is no positive integer"),
         ({}, {"r": 0}, "rank '0' is no positive integer"),
@@ -144,3 +151,22 @@ def test_the_sides_of_square_experts_are_told_by_those_that_are_not(
     for expert in range(2):
         delta = b.reshape(4, 2, 2)[:, :, expert] @ a.reshape(2, 2, 4)[expert]
         assert np.allclose(found[expert], 1 + (delta.T if turned else delta), atol=1e-5)
+
+
+@pytest.mark.parametrize("conv1d", [False, True])
+def test_a_square_weight_is_turned_where_others_of_the_base_are(
+    conv1d: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((4, 4)).astype(np.float32) for _ in "ab")
+    write(tmp_path, {"c_proj.lora_A.weight": a, "c_proj.lora_B.weight": b}, {"r": 4})
+    named = {"m.q.lora_A.weight", "m.q.lora_B.weight"}
+    own = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    own = {n: t for n, t in own.items() if n.removeprefix("base_model.model.") not in named}
+    save_file(own, tmp_path / "adapter" / "adapter_model.safetensors")
+    base = {"c_proj.weight": ones(4, 4), "c_attn.bias": ones(12)}
+    base["c_attn.weight"] = ones(*((4, 12) if conv1d else (12, 4)))
+    save_file(base, tmp_path / "base" / "model.safetensors")
+    found = merged(tmp_path / "base", tmp_path / "adapter")["c_proj.weight"]
+    delta = b @ a / 2  # α of `write`: 2 of rank 4
+    assert np.allclose(found, 1 + (delta.T if conv1d else delta), atol=1e-5)
