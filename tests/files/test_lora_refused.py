@@ -170,3 +170,23 @@ def test_a_square_weight_is_turned_where_others_of_the_base_are(
     found = merged(tmp_path / "base", tmp_path / "adapter")["c_proj.weight"]
     delta = b @ a / 2  # α of `write`: 2 of rank 4
     assert np.allclose(found, 1 + (delta.T if conv1d else delta), atol=1e-5)
+
+
+@pytest.mark.parametrize("have", [["one"], ["one", "two"], []])
+def test_an_adapter_of_one_model_is_of_the_only_component_that_has_its_modules(
+    have: list[str], tmp_path: Path
+) -> None:
+    write(tmp_path, {}, {})
+    (tmp_path / "base" / "model.safetensors").unlink()
+    (tmp_path / "base" / "model_index.json").write_text('{"one": ["a", "A"], "two": ["a", "B"]}')
+    for name in ("one", "two"):
+        (tmp_path / "base" / name).mkdir()
+        tensors = {"m.q.weight": ones(6, 4)} if name in have else {"m.x.weight": ones(6, 4)}
+        save_file(tensors, tmp_path / "base" / name / "model.safetensors")
+    if have == ["one"]:
+        found = merged(tmp_path / "base", tmp_path / "adapter")
+        assert (found["one/m.q.weight"] == 3).all() and (found["two/m.x.weight"] == 1).all()
+    else:
+        said = "fits one and two of the base; which is meant" if have else "adapts m.q, which"
+        with pytest.raises(MismatchError, match=said):
+            merged(tmp_path / "base", tmp_path / "adapter")
