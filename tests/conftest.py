@@ -28,8 +28,8 @@ pytest_plugins = [
 ]
 # Triton and torch ask when they are imported, which is after this.
 os.environ["TRITON_INTERPRET"] = "1"
-# Small models are no work for two threads, which wait for each other by spinning: where each core
-# has a worker of its own, a test of them takes three times as long.
+# Small models are no work for two threads, which wait for each other by spinning: nothing where a
+# core is free, three times the time where none is.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Hundreds of commands, each of them new, would compile once more what they import.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
