@@ -122,10 +122,13 @@ def _module(frame: FrameType) -> str:
 
 
 def _is_seam(frame: FrameType) -> bool:
-    """Whether a `with` is between its generator's step and its own.
+    """Whether a `with` is between its generator's step and its own, or has a Condition's lock (an
+    Event waits so) and has not begun: the lock would stay taken, and who comes next wait for ever.
 
     A function that a context manager decorates runs between the two: that is no seam.
     """
+    if _module(frame) == "threading":
+        return frame.f_code.co_name == "__enter__"
     if _module(frame) != "contextlib" or frame.f_code.co_name not in ("__enter__", "__exit__"):
         return False
     generator = getattr(frame.f_locals.get("self"), "gen", None)

@@ -133,3 +133,24 @@ def test_no_signal_comes_between_a_with_and_its_generator() -> None:
     thread.join()
     places = ("__init__", "made", "run", "decorated")  # the first: nothing has begun
     assert found == {("__enter__", False), ("__exit__", False), *((p, True) for p in places)}
+
+
+def test_no_signal_comes_between_a_with_and_the_lock_of_a_condition() -> None:
+    """Else the lock stayed taken: a command that was stopped waited for its threads for ever."""
+    found: set[tuple[str, str, bool]] = set()
+
+    def look(frame: FrameType, event: str, argument: Any) -> None:
+        if event.startswith("c_"):
+            name = (frame.f_code.co_name, argument.__name__)
+            found.add((*name, interrupts._can_travel(sys._getframe())))
+
+    def run() -> None:
+        sys.setprofile(look)
+        threading.Event().wait(0.001)
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert ("__enter__", "__enter__", False) in found
+    assert ("wait", "acquire", True) in found
