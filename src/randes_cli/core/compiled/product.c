@@ -120,7 +120,7 @@ TEMPLATE void store_4(float *at, Four value) { *(Four *)at = value; }
 
 FOR_A_PROCESSOR(static void, v1, 2, 4, Four, load_4, same_4, add_4, store_4)
 
-/* Lanes of the second lot that a processor has. */
+/* Lanes that this processor multiplies at once. */
 static int lot(void) {
 #ifdef V4
     return randes_processor(0) >= 4 ? 16 : randes_processor(0) == 3 ? 8 : 4;
