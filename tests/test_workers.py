@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,6 +75,45 @@ def test_threads_that_find_no_memory_before_they_begin_are_waited_for_no_longer(
     monkeypatch.setattr(threads, "_run", starve)
     assert _sum(range(100), count=8) == sum(range(100))
     assert started[0] == 8
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_a_call_made_together_is_made_by_as_many_threads_as_the_system_gives(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = Begun.start, [0]
+    threads._standing.cache_clear()
+
+    def refuse(thread: Begun) -> None:
+        if started[0] >= given:
+            raise RuntimeError("can't start new thread")
+        started[0] += 1
+        start(thread)
+
+    monkeypatch.setattr(Begun, "start", refuse)
+    begun, callers = threading.Barrier(given + 1), set()
+    for _ in range(3):
+        threads.together(lambda: callers.add((begun.wait(60), threading.get_ident())[1]), 8)
+    assert started[0] == given
+    assert len(callers) == given + 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_call_made_together_waits_for_no_thread_that_never_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def starve(*held: Any) -> None:
+        del held
+        raise MemoryError
+
+    threads._standing.cache_clear()
+    monkeypatch.setattr(threads, "_run", starve)
+    called: list[int] = []
+    threads.together(lambda: called.append(1), 8)
+    for thread in threads._standing(os.getpid())[1]:
+        thread.join()
+    threads._standing.cache_clear()
+    assert called == [1]
 
 
 class _Losing(list[int]):

@@ -12,11 +12,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future
+
+    Job = tuple[Callable[[], None], Future[None]]
 
 J = TypeVar("J")
 #: Seconds between two looks at a thread that has not said that it ended.
@@ -90,25 +93,40 @@ def meanwhile(call: Callable[[], None]) -> Iterator[None]:
 def together(work: Callable[[], None], threads: int) -> None:
     """Call `work` in this thread and in others, which stay: to start and to end them takes a while.
 
-    Raises what it raised; returns when all have ended.
+    Raises what it raised; returns when all that began have ended. Where the system gives fewer
+    threads, fewer call it.
     """
-    from concurrent.futures import wait
+    from concurrent.futures import Future, wait
 
-    others = [_standing(threads - 1, os.getpid()).submit(work) for _ in range(1, threads)]
+    jobs, pool = _standing(os.getpid())
+    pool += start([Begun(partial(_stand, jobs)) for _ in range(len(pool) + 1, threads)])
+    others: list[Future[None]] = [Future() for _ in pool[: threads - 1]]
+    for other in others:
+        jobs.put((work, other))
     try:
         work()
     finally:
-        wait(others)
-    for other in others:
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    for other in begun:
         other.result()
 
 
-@lru_cache(maxsize=4)
-def _standing(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads of a process; a forked one has none of its parent's."""
-    from concurrent.futures import ThreadPoolExecutor
+@lru_cache(maxsize=1)
+def _standing(process: int) -> tuple[SimpleQueue[Job], list[Begun]]:
+    """The jobs and the threads of a process; a forked one has none of its parent's."""
+    return SimpleQueue(), []
 
-    return ThreadPoolExecutor(threads, "randes-standing")
+
+def _stand(jobs: SimpleQueue[Job]) -> None:
+    while True:
+        work, job = jobs.get()
+        if job.set_running_or_notify_cancel():
+            try:
+                job.set_result(work())
+            except BaseException as error:
+                job.set_exception(error)
+        del work, job  # what they hold is not kept meanwhile
 
 
 class Queue(Generic[J]):
