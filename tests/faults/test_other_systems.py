@@ -1,35 +1,71 @@
-"""Systems that lack what Linux has: the same bytes without locks, positioned calls and the rest."""
+"""A system without what Windows lacks: the same bytes, without locks or positioned calls."""
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import mypy
+
+import randes_cli
 from tests.life.models import write_family
 
 #: Takes names away before anything is imported, as another system lacks them.
 _WITHOUT = """
-import os, signal, sys
+import mmap, os, signal, sys
 for module in ("fcntl", "resource"):
     sys.modules[module] = None
-for name in %r:
-    if hasattr(os, name):
-        delattr(os, name)
-for name in ("SIGHUP", "SIGALRM", "setitimer", "ITIMER_REAL", "pthread_sigmask"):
-    if hasattr(signal, name):
-        delattr(signal, name)
-real_open, real_sync = os.open, os.fsync
+for module, names in %r.items():
+    for name in names:
+        delattr(sys.modules[module], name)
+real_open = os.open
 def opened(path, flags, mode=0o777, **more):
     if not isinstance(path, int) and os.path.isdir(path):
         raise PermissionError(13, "a folder cannot be opened", str(path))
     return real_open(path, flags, mode, **more)
 os.open = opened
 """
-_NAMES = (
-    *("pread", "preadv", "pwrite", "pwritev", "copy_file_range", "posix_fallocate", "statvfs"),
-    *("fchmod", "sched_getaffinity", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"),
-)
+#: Python's own modules, as types know them on each system.
+_STUBS = Path(mypy.__file__).parent / "typeshed" / "stdlib"
+
+
+def _has(module: str, platform: str) -> set[str]:
+    """The names that a module has on a platform."""
+    found: set[str] = set()
+    paths = (_STUBS / f"{module}.pyi", _STUBS / module / "__init__.pyi")
+    sys_there = SimpleNamespace(platform=platform, version_info=sys.version_info)
+
+    def read(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, ast.If):
+                test = compile(ast.Expression(node.test), module, "eval")
+                read(node.body if eval(test, {"sys": sys_there}) else node.orelse)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+                read(node.body if isinstance(node, ast.ClassDef) and node.name == "Signals" else [])
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+            elif isinstance(node, ast.Assign):
+                found.update(to.id for to in node.targets if isinstance(to, ast.Name))
+
+    read(ast.parse(next(path for path in paths if path.exists()).read_text()).body)
+    return found
+
+
+def _lacking(module: str) -> list[str]:
+    """The names of a module that the source says, and that Windows lacks."""
+    source = "\n".join(path.read_text() for path in Path(randes_cli.__file__).parent.rglob("*.py"))
+    return [
+        name
+        for name in sorted(_has(module, "linux") - _has(module, "win32"))
+        if re.search(rf"\b{module}\.{name}\b|\"{name}\"", source)
+    ]
+
+
 _RUN = """
 import sys
 from randes_cli.files.local import disk
@@ -71,6 +107,10 @@ def test_a_system_without_these_calls_writes_the_same_bytes(tmp_path: Path) -> N
     (tmp_path / "with").mkdir()
     (tmp_path / "without").mkdir()
     expected = _run(tmp_path / "with", "", "with")
-    found = _run(tmp_path / "without", _WITHOUT % (_NAMES,), "without")
+    lacking = {module: _lacking(module) for module in ("mmap", "os", "signal")}
+    assert "MAP_PRIVATE" in lacking["mmap"]
+    assert "SIGALRM" in lacking["signal"]
+    assert "pread" in lacking["os"]
+    found = _run(tmp_path / "without", _WITHOUT % lacking, "without")
     assert set(found) == set(expected)
     assert found == expected

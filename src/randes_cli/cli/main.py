@@ -66,7 +66,8 @@ def _ask_for_memory() -> None:
     """Raise OSError where NumPy's BLAS would end the process for want of memory."""
     import mmap
 
-    mmap.mmap(-1, _LEAST_MEMORY, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    if hasattr(mmap, "MAP_PRIVATE"):  # not on Windows, nor has it such limits
+        mmap.mmap(-1, _LEAST_MEMORY, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 
 
 def _explain(error: Exception) -> int:
