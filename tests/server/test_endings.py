@@ -61,6 +61,15 @@ class Gate:
             self._changed.notify()
 
 
+def asked(wish: dict[str, Any]) -> bytes:
+    """A request as it goes over a connection."""
+    body = json.dumps(wish).encode()
+    return (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+
 @pytest.fixture
 def narrow(bank: Path) -> Iterator[tuple[Service, Gate]]:
     """A server of one row, in which three answers may wait."""
@@ -75,15 +84,11 @@ def narrow(bank: Path) -> Iterator[tuple[Service, Gate]]:
 def test_a_client_that_hangs_up_frees_its_place(narrow: tuple[Service, Gate], stream: bool) -> None:
     service, gate = narrow
     gate.let(0)
-    body = json.dumps({**LONG, "stream": stream}).encode()
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
+    sent = asked({**LONG, "stream": stream})
     running, waiting = connection(service), connection(service)
-    running.sendall(head.encode() + body)
+    running.sendall(sent)
     until(lambda: service.engine.running == 1)
-    waiting.sendall(head.encode() + body)
+    waiting.sendall(sent)
     until(lambda: service.engine.waiting == 1)
     assert gate.lane.joining
     answers = [*gate.lane.joining.rows, *(job for _, job in service.engine._inbox)]

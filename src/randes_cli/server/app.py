@@ -119,8 +119,6 @@ class Api:
         return _model(edition, edition.find(name))
 
     async def health(self) -> Response:
-        if self.engine.stopping:
-            return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ok", "reload": "failed" if self.watch.trouble else "ok"})
 
     async def page_of_metrics(self) -> Response:

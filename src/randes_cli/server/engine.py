@@ -27,7 +27,6 @@ class Engine:
         current: what new requests begin with. A job keeps the model that it was given, so
             whatever replaces this touches no job under way; a model goes when its last job has.
         most: how many jobs may wait.
-        stopping: whether no more jobs are taken.
     """
 
     def __init__(self, edition: Edition, most: int) -> None:
@@ -35,7 +34,7 @@ class Engine:
         self._condition = threading.Condition()
         self._inbox: deque[tuple[Any, Job]] = deque()
         self._lanes: dict[int, Lane] = {}
-        self.stopping = False
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="randes-engine", daemon=True)
 
     def start(self) -> None:
@@ -44,8 +43,6 @@ class Engine:
     def submit(self, lane: Lane, jobs: Sequence[Job]) -> None:
         """Have jobs wait for their turn, all or none. Raises Refused where too many do."""
         with self._condition:
-            if self.stopping:
-                raise Refused(503, "the server is stopping")
             if self.waiting + len(jobs) > self.most:
                 raise Refused(
                     429,
@@ -68,17 +65,17 @@ class Engine:
     def stop(self) -> None:
         """End what is under way in errors, and the thread."""
         with self._condition:
-            self.stopping = True
+            self._stopping = True
             self._condition.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._inbox or self._lanes or self.stopping):
+                while not (self._inbox or self._lanes or self._stopping):
                     self._condition.wait()
                 self._take_in()
-                if self.stopping:
+                if self._stopping:
                     break
             self._step()
         for lane in self._lanes.values():

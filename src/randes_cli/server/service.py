@@ -1,4 +1,4 @@
-"""The process: listens, ends connections that are silent, and drains when it is asked to stop."""
+"""The process: listens, and drains when it is asked to stop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 import transformers
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from randes_cli.errors import InputOutputError
 from randes_cli.interrupts import SIGNALS
 from randes_cli.limits import StrPath, as_source
 from randes_cli.server.app import Api, application
+from randes_cli.server.connection import Connection
 from randes_cli.server.edition import Opening, open_edition
 from randes_cli.server.engine import Engine
 from randes_cli.server.guard import Limits
@@ -58,58 +58,6 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
 
 
-class Connection(H11Protocol):
-    """A connection that ends where no request comes, or nobody takes what is sent."""
-
-    def __init__(self, *given: Any, seconds: float, **more: Any) -> None:
-        super().__init__(*given, **more)
-        self._seconds, self._since = seconds, 0.0
-        self._stuck: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._since = self.loop.time()
-        self.loop.call_later(self._seconds, self._look)
-
-    def on_response_complete(self) -> None:
-        self._since = self.loop.time()
-        super().on_response_complete()
-
-    def _look(self) -> None:
-        """End the connection if no whole head of a request came in time."""
-        if self.transport.is_closing():
-            return
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._since = self.loop.time()
-        left = self._since + self._seconds - self.loop.time()
-        if left <= 0:
-            self.transport.abort()
-        else:
-            self.loop.call_later(left, self._look)
-
-    def pause_writing(self) -> None:
-        """Begin to wait for a client that takes nothing."""
-        super().pause_writing()
-        self._await_taking(self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        """It took something."""
-        super().resume_writing()
-        if self._stuck is not None:
-            self._stuck.cancel()
-
-    def _await_taking(self, before: int) -> None:
-        self._stuck = self.loop.call_later(self._seconds, self._look_if_taken, before)
-
-    def _look_if_taken(self, before: int) -> None:
-        size = self.transport.get_write_buffer_size()
-        if size >= before:
-            self.transport.abort()
-        else:
-            self._await_taking(size)
-
-
 class Server(uvicorn.Server):
     """Drains at the first signal, and gives up at the second; a drained server ended well."""
 
@@ -118,6 +66,14 @@ class Server(uvicorn.Server):
         self._told: dict[str, float] = {}
         asyncio.get_running_loop().set_exception_handler(self._log_of_the_loop)
         await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain. Connections that were just accepted are told to end as others are."""
+        for server in self.servers:
+            server.close()
+        for _ in range(3):  # a task, its transport, and the connection
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     def _log_of_the_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A line a minute of each kind: the loop tells of a refused `accept` thousands of times."""
