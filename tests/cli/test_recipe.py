@@ -9,7 +9,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as torch_file
 
 from tests.cli.conftest import Result
 
@@ -46,6 +48,18 @@ def printed(randes: Run, bank: str, *words: str) -> Path:
 )
 def test_a_bank_packed_from_its_own_recipe_has_equal_bytes(options: list[str], randes: Run) -> None:
     assert randes("pack", *PLAIN, "-o", "one.randes", *options).code == 0
+    recipe = printed(randes, "one.randes")
+    again = randes("pack", "--from", recipe, "-o", "two.randes")
+    assert again.code == 0, again.err
+    assert Path("one.randes").read_bytes() == Path("two.randes").read_bytes()
+
+
+def test_what_was_allowed_for_the_base_alone_is_in_the_recipe(randes: Run) -> None:
+    Path("model").mkdir()
+    torch.save({"ema": torch_file("base.safetensors")}, "model/pytorch_model.bin")
+    Path("model/modeling_x.py").write_text("print()")
+    options = ["--allow-pickle", "--weights-key", "ema", "--trust-remote-code-files"]
+    assert randes("pack", "model", "x=a.safetensors", "-o", "one.randes", *options).code == 0
     recipe = printed(randes, "one.randes")
     again = randes("pack", "--from", recipe, "-o", "two.randes")
     assert again.code == 0, again.err

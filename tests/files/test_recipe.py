@@ -61,7 +61,7 @@ def test_json_is_a_recipe_and_so_is_a_list_of_tasks(folder: Path) -> None:
     assert recipe.options == PackOptions()
 
 
-def test_every_option_means_what_it_means_on_the_command_line() -> None:
+def test_every_option_means_what_it_means_on_the_command_line(folder: Path) -> None:
     words = {
         "transform": "srsf",
         "signs": "hankel",
@@ -83,7 +83,8 @@ def test_every_option_means_what_it_means_on_the_command_line() -> None:
         "steps": {"w": -9},
         "widths": {"w": 16},
     }
-    assert options_of(words) == PackOptions(
+    text = {"base": "base.safetensors", "tasks": ["a.safetensors"], "options": words}
+    assert Recipe.read(write(folder, json.dumps(text))).options == PackOptions(
         Transform(Shuffle.random, Signs.hankel, "attn", 2, Rest.own),
         bits=8,
         share=2,

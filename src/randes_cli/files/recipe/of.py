@@ -12,7 +12,7 @@ from typing import Any
 from randes_cli.core.roles import exact_roles
 from randes_cli.errors import some_of
 from randes_cli.files.bank.manifest import Manifest
-from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.bank.records import BaseRecord, TaskRecord
 from randes_cli.files.base import below
 from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, absolute_source, recorded_place
@@ -132,15 +132,24 @@ def _share(manifest: Manifest) -> str | None:
     return f"1/{min(found)}" if found else None
 
 
+def _records(manifest: Manifest) -> list[BaseRecord | TaskRecord]:
+    return [manifest.base, *manifest.tasks]
+
+
+def _pickled(manifest: Manifest) -> list[str]:
+    """Where the tensors were in each pickle that was read."""
+    return [one.pickle for one in _records(manifest) if one.pickle is not None]
+
+
 def _opening(manifest: Manifest) -> Mapping[str, Any]:
     """What was allowed to be read."""
-    pickles = [task.pickle for task in manifest.tasks if task.pickle is not None]
-    keys = {key for key in pickles if key}
-    code = any(name.endswith(_CODE) for task in manifest.tasks for name in task.files)
+    pickled = _pickled(manifest)
+    keys = set(filter(None, pickled))
+    code = any(name.endswith(_CODE) for one in _records(manifest) for name in one.files)
     bare = any(task.layout for task in manifest.tasks)
     bare = bare and not any(task.files for task in manifest.tasks)
     return {
-        "allow-pickle": True if pickles or manifest.base.pickle is not None else None,
+        "allow-pickle": bool(pickled) or None,
         "weights-key": min(keys) if len(keys) == 1 else None,
         "trust-remote-code-files": code or None,
         "safetensors-only": bare or None,
@@ -158,8 +167,7 @@ def _not_said(manifest: Manifest, *, full: bool) -> list[str]:
         made.append("λ were tuned: tune again, or unpack with --lambda")
     if len(set(manifest.shares.values())) > 1:
         made.append("groups have different shares: a recipe has one for all")
-    keys = {task.pickle for task in manifest.tasks if task.pickle}
-    if len(keys) > 1:
+    if len(set(filter(None, _pickled(manifest)))) > 1:
         made.append("pickles had their weights under different keys: a recipe has one for all")
     if not full:
         made.append("if the bank was added to, inspect --recipe --full has the steps, too")

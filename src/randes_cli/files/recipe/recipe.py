@@ -199,7 +199,7 @@ def _options(node: Node | None) -> dict[str, Any]:
             kinds = " or ".join(dict.fromkeys(_KINDS[kind] for kind in OPTIONS[name]))
             raise value.error(f"{name}: {kinds} is wanted here, not {value.shown()}")
         try:
-            options_of({name: found})
+            options_of({"allow-pickle": True, name: found})  # which --weights-key asks for
         except RandesError as error:
             raise value.error(str(error)) from None
         words[name] = found
