@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,17 +90,28 @@ def test_what_makes_weights_loadable_travels(name: str) -> None:
         "imgs/logo.png",
         ".env",
         "x" * 120 + "/config.json",
+        "config.",
+        "a./config.json",
     ],
 )
 def test_other_names_do_not(name: str) -> None:
     assert not is_side_file(name)
 
 
+def array(value: np.ndarray[Any, Any]) -> bytes:
+    file = BytesIO()
+    np.save(file, value)
+    return file.getvalue()
+
+
+#: A structure that holds an object behind many numbers.
+LATE = np.zeros(1, [*((f"field{number}", "f4") for number in range(50)), ("o", "O")])
 CARRIED = {
     "config.json": b"{}",
     "gliner_config.json": b"{}",
     "language_model/attrs.json": b"{}",
-    "speaker/v2/prompt.npy": b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'fortran_order': False}",
+    "speaker/v2/prompt.npy": array(np.ones(3, np.float32)),
+    "tokenizer.model.v3": b"\n\x0e\n\x05<unk>\x15",
     "spiece.model": b"\n\x0e\n\x05<unk>\x15",
     "vocab.bpe": "Ġa b\n".encode(),
     "artifact.metadata": b"{}",
@@ -110,7 +123,12 @@ LEFT_OUT = {
     "language_model/5gram.bin": (b"x", "other weights"),
     "model_head.pkl": (b"x", "a pickle"),
     "renamed.json": (b"\x80\x04\x95", "a pickle"),
-    "objects.npy": (b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order'", "a pickle"),
+    "objects.npy": (array(np.array([{}], object)), "a pickle"),
+    "late.npy": (array(LATE), "a pickle"),
+    "words.npy": (array(np.array([{}], object)).replace(b"'|O' ", b"'|''O'"), "a pickle"),
+    "no_array.npy": (b"cos\nsystem\n(S'true'\ntR.", "a pickle"),
+    "broken.npz": (b"PK\x03\x04", "a pickle"),
+    "latin.yaml": (b"name: caf\xe9", "no text"),
     "optimizer.pt": (b"x", "state of a training run"),
     "training_args.bin": (b"x", "state of a training run"),
     "train.sh": (b"x", "code"),
@@ -177,20 +195,24 @@ def test_arrays_of_objects_are_found_inside_compressed_files(tmp_path: Path) -> 
 
 
 def test_code_travels_only_when_asked_for(tmp_path: Path) -> None:
-    put(tmp_path, {"modeling_x.py": b"print()", "config.json": b"{}"})
+    put(tmp_path, {"modeling_x.py": b"#!/usr/bin/env python", "config.json": b"{}"})
     found, _ = find_side_files(tmp_path, [], code=True)
     assert sorted(found) == ["config.json", "modeling_x.py"]
+    assert is_side_file("modeling_x.py")
 
 
 def test_files_over_a_limit_are_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, {"a.json": b"{}", "b.json": b"{  }", "c.unknown": b"123", "d.txt": b"1"})
+    put(tmp_path, {"e.model.v3": b"123"})
     monkeypatch.setattr(side_files, "MOST_BYTES", 3)
     monkeypatch.setattr(side_files, "MOST_UNKNOWN", 2)
     found, left_out = find_side_files(tmp_path, [], code=False)
-    assert sorted(found) == ["a.json", "d.txt"]
+    assert sorted(found) == ["a.json", "d.txt", "e.model.v3"]
     assert left_out == {"b.json": "4 bytes, 3 at most", "c.unknown": "3 bytes, 2 at most"}
+    monkeypatch.setattr(side_files, "MOST_TOGETHER", 5)
+    assert sorted(find_side_files(tmp_path, [], code=False)[0]) == ["a.json", "d.txt"]
     monkeypatch.setattr(side_files, "MOST_FILES", 1)
     _, left_out = find_side_files(tmp_path, [], code=False)
     assert left_out["d.txt"].startswith("more than 1 files")
@@ -198,13 +220,14 @@ def test_files_over_a_limit_are_left_out_and_said(
 
 def test_a_folder_of_many_such_files_is_one_entry_and_hides_no_others(tmp_path: Path) -> None:
     put(tmp_path, {f"images/{number}.png": b"x" for number in range(30)})
-    put(tmp_path, {f"rng_state_{number}.pth": b"x" for number in range(21)})
+    states = {f"rng_state_{number}.pth": b"x" for number in range(21)}
+    put(tmp_path, {**states, **{f"value_head_{number}.pth": b"x" for number in range(21)}})
     put(tmp_path, {"images/head.bin": b"x", "head.pth": b"x", "head.pkl": b"x"})
     assert find_side_files(tmp_path, [], code=False)[1] == {
         "images/*.png": "30 files, such as images/0.png: no text",
         "images/head.bin": "other weights",
-        "*.pth": "21 files, such as rng_state_0.pth: state of a training run",
-        "head.pth": "other weights",
+        "*.pth": "22 files, such as head.pth: other weights",
+        **dict.fromkeys(states, "state of a training run"),
         "head.pkl": "a pickle",
     }
 
@@ -215,12 +238,14 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     put(tmp_path / "model", {"config.json": b"{}"})
     (tmp_path / "model" / "tokenizer.json").symlink_to(tmp_path / "secret.json")
     (tmp_path / "model" / "same.json").symlink_to("config.json")
+    put(tmp_path / "models--a", {"refs/main": b"0"})
+    (tmp_path / "model" / "refs.json").symlink_to(tmp_path / "models--a" / "refs" / "main")
     (tmp_path / "model" / "gone.json").symlink_to("nowhere")
     (tmp_path / "model" / "own" / "loop").symlink_to(tmp_path / "model")
     found, left_out = find_side_files(tmp_path / "model", [], code=False)
     assert sorted(found) == ["config.json", "same.json"]
     assert left_out == {
-        "tokenizer.json": "a link that leads out of the folder",
+        **dict.fromkeys(("tokenizer.json", "refs.json"), "a link that leads out of the folder"),
         "gone.json": "a link to nothing",
         "own/loop/": "a link to a folder",
     }

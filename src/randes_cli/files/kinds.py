@@ -65,8 +65,8 @@ _ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"GGUF")
 #: Of a file that is no text to be sure, text alone.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
-#: Bytes of an array's header that are looked at, and arrays of one ``.npz``.
-_HEADER, _MOST_ARRAYS = 512, 1000
+#: Bytes of an array's header (NumPy takes no longer one), and arrays of one ``.npz``.
+_HEADER, _MOST_ARRAYS = 2**14, 1000
 
 #: Bytes that tell a text; fewer may be anything.
 _SHORTEST = 8
@@ -159,7 +159,7 @@ def is_text(content: bytes) -> bool:
 
 
 def _objects(content: bytes) -> bool:
-    """Whether a NumPy file holds Python objects: those are pickled."""
+    """Whether a NumPy file holds Python objects, or no array: NumPy unpickles either."""
     if not content.startswith(b"PK\x03\x04"):
         return _of_objects(content[:_HEADER])
     import zipfile
@@ -174,5 +174,15 @@ def _objects(content: bytes) -> bool:
         return True
 
 
-def _of_objects(header: bytes) -> bool:
-    return b"'|O'" in header or b"'O'" in header or header.startswith(PICKLED)
+def _of_objects(start: bytes) -> bool:
+    """Whether what begins so is no array of numbers or texts."""
+    from numpy.lib import format as arrays
+
+    file = BytesIO(start)
+    try:
+        version = arrays.read_magic(file)
+        latest = version != (1, 0)  # 3.0 has other letters in it
+        read = arrays.read_array_header_2_0 if latest else arrays.read_array_header_1_0
+        return bool(read(file)[2].hasobject)
+    except (ValueError, RecursionError, MemoryError):
+        return True
