@@ -153,7 +153,8 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "model.pt").read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.pt").write_bytes(whole[:size])
-        with pytest.raises(CheckpointError, match=r"model\.pt"):
+        said = "cannot be read as a PyTorch file" if size else "an empty file"
+        with pytest.raises(CheckpointError, match=rf"model\.pt: {said}"):
             open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
 
 
@@ -198,11 +199,51 @@ def test_weights_under_other_keys_are_listed_and_taken_by_their_keys(tmp_path: P
         assert set(checkpoint.tensors) == set(STATE)
 
 
+def test_only_tensors_by_name_are_a_state_dict_and_a_flat_one_has_no_key(tmp_path: Path) -> None:
+    beside = {"moments": {0: STATE["b"], "1": STATE["b"]}, "runs": {0: {"w": STATE["b"]}}}
+    torch.save({"model": STATE, **beside}, tmp_path / "model.pt")
+    with open_checkpoint(str(tmp_path / "model.pt"), ALLOWED) as checkpoint:
+        assert (checkpoint.pickle, checkpoint.notes) == ("model", ())
+    torch.save(STATE, tmp_path / "model.pt")
+    options = OpenOptions(allow_pickle=True, weights_key="ema")
+    with open_checkpoint(str(tmp_path / "model.pt"), options) as checkpoint:
+        assert checkpoint.pickle == ""
+
+
+@pytest.mark.parametrize(("prefix", "other"), [("", "module."), ("module.", "")])
+def test_the_same_weights_behind_a_word_are_the_same_set(
+    prefix: str, other: str, tmp_path: Path
+) -> None:
+    sets = {"model": prefix, "ema": other}
+    names = ("a.b.weight", "a.c.weight")
+    states = {key: {p + name: STATE["b"] for name in names} for key, p in sets.items()}
+    torch.save(states, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="several sets of the same weights, under model, ema"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
+def test_what_holds_itself_is_looked_into_a_few_times(tmp_path: Path) -> None:
+    loaded: dict[str, Any] = {"epoch": 3}
+    loaded |= dict.fromkeys(("model", *map(str, range(200))), loaded)
+    torch.save(loaded, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="no state dict in it"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
 def test_a_compressed_archive_is_refused_before_a_byte_is_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model/data.pkl", bytes(50_000_000))
     assert (tmp_path / "model.pt").stat().st_size < 100_000
     with pytest.raises(CheckpointError, match="a compressed archive of 50000000 bytes in"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", np.random.default_rng(0).bytes(1000))
+    with pytest.raises(CheckpointError, match="a compressed archive of 1000 bytes in"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", bytes(1000))
+        archive.filelist.append(archive.filelist[0])  # the same bytes under two entries
+    with pytest.raises(CheckpointError, match="a compressed archive of 2000 bytes in"):
         open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
 
 

@@ -78,11 +78,11 @@ def _is_zipped_pickle(path: Path) -> bool:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return True  # damaged: the reader says how
     names = [member.filename for member in members]
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+    if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(
             f"{path}: a TorchScript archive, which is a program; {_GIVE} (its state_dict())"
         )
-    if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+    if not any(name.endswith("/data.pkl") for name in names):
         arrays = bool(names) and all(name.endswith(".npy") for name in names)
         kind = "a NumPy archive (.npz)" if arrays else "a zip archive: unpack it first"
         raise CheckpointError(f"{path}: {kind}; {_GIVE}")

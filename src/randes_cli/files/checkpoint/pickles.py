@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Keys that training scripts keep a state dict under, most particular first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+#: How deep state dicts are looked for, in how many places, and how many of them at the most.
+_DEPTH, _MOST_LOOKS, _MOST_PLACES = 4, 2**12, 100
 
 
 class _Held:
@@ -173,8 +175,8 @@ def find_state_dict(
     if key is not None and "" not in places:
         raise CheckpointError(f"{source}: no weights under {key!r}; it has {_listed(places)}")
     at = ""
-    inner: Any = loaded
-    while isinstance(inner, Mapping):
+    inner: Any = loaded if isinstance(loaded, Mapping) else {}
+    for _ in range(_DEPTH):  # what is under a key may be what it is in
         name = next((k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)), None)
         if name is None:
             break
@@ -193,26 +195,24 @@ def find_state_dict(
     return places[at], at
 
 
-#: How deep state dicts are looked for, and how many at most.
-_DEPTH, _MOST_PLACES = 4, 100
-
-
 def _places(loaded: Any) -> dict[str, Mapping[str, Any]]:
     """Every state dict in what was unpickled, arrays among its tensors too, by keys and dots."""
     import torch
 
     made: dict[str, Mapping[str, Any]] = {}
-    waiting: list[tuple[str, Any, int]] = [("", loaded, 0)]
-    while waiting and len(made) < _MOST_PLACES:
-        at, value, depth = waiting.pop(0)
-        if not isinstance(value, Mapping):
-            continue
+    waiting: list[tuple[str, Mapping[Any, Any], int]] = []
+    if isinstance(loaded, Mapping):
+        waiting.append(("", loaded, 0))
+    for at, value, depth in waiting:  # which grows meanwhile
         some = {k: v for k, v in value.items() if isinstance(v, torch.Tensor | _Array)}
         tensors = any(isinstance(one, torch.Tensor) for one in some.values())
         if tensors and all(isinstance(name, str) for name in some):
             made[at] = some
-        inside = [(k, v) for k, v in value.items() if isinstance(k, str) and depth < _DEPTH]
-        waiting += [(f"{at}.{k}" if at else k, v, depth + 1) for k, v in inside]
+        if len(made) == _MOST_PLACES:
+            break
+        inside = [k for k, v in value.items() if isinstance(k, str) and isinstance(v, Mapping)]
+        more = inside[: _MOST_LOOKS - len(waiting)] if depth < _DEPTH else []
+        waiting += [(f"{at}.{k}" if at else k, value[k], depth + 1) for k in more]
     return made
 
 
@@ -249,7 +249,7 @@ def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
     if isinstance(tensor, _Array):
         raise CheckpointError(f"{path}: {name!r} is an array of NumPy beside tensors; save tensors")
     dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
-    if tensor.layout != torch.strided or tensor.is_quantized or dtype is None:
+    if tensor.layout != torch.strided or dtype is None:
         kind = tensor.dtype if dtype is None else tensor.layout
         raise CheckpointError(f"{path}: tensor {name!r} is {kind}; give dense, unquantised weights")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
