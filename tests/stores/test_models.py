@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from randes_cli import OpenOptions, PackOptions, TaskInput, pack
 from randes_cli.cli.main import run
+from randes_cli.errors import NoSpace
+from randes_cli.files.elsewhere import Elsewhere
 from randes_cli.files.sources import Sources
+from randes_cli.files.weight_file import TensorFile
 from tests.checkpoints import perturbed, random_state, save
 from tests.store_server import Store
 
@@ -151,6 +156,28 @@ def test_a_model_that_is_replaced_while_it_is_read_makes_no_bank(
     with pytest.raises(Exception, match=r"(changed|was replaced) while it was read"):
         pack("base.safetensors", [task], "x.randes", progress=meanwhile)
     assert not Path("x.randes").exists()
+
+
+def test_names_that_no_disk_has_are_passed_over_and_a_full_disk_is_no_store_s_fault(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(tmp_path / "base", 0)
+    store.put_folder(tmp_path)
+    store.put("base/" + "n" * 300, b"too long")
+    with Sources().open(store.at("base")) as found:
+        assert set(found.tensors) == set(SHAPES) and set(found.side_files) == {"config.json"}
+
+    def full(*_: object) -> Any:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("randes_cli.files.local.system.write_at", full)
+    with pytest.raises(NoSpace, match=r"^/.*/config\.json: no space left while writing"):
+        Sources().open(store.at("base"))
+    nowhere = Elsewhere(
+        "org/name", "", {"config.json": 2}, full, lambda name: TensorFile(Path(name))
+    )
+    with pytest.raises(NoSpace, match=r"^/.*/config\.json: no space left"), nowhere.outline():
+        pass
 
 
 def test_a_folder_at_an_address_is_closed_with_its_passing_files(

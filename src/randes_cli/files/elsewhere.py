@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from randes_cli.errors import HubError, RandesError
+from randes_cli.errors import HubError, MissingError, NoSpace, RandesError, UsageError
 from randes_cli.files.checkpoint.checkpoint import (
     DEFAULT_OPTIONS,
     Checkpoint,
@@ -20,6 +20,7 @@ from randes_cli.files.checkpoint.checkpoint import (
     open_checkpoint,
 )
 from randes_cli.files.kinds import SUFFIXES
+from randes_cli.files.local.disk import system_errors
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.files.weight_file import WeightFile
@@ -75,27 +76,38 @@ class Elsewhere:
 
     def bring(self, names: Collection[str], root: Path) -> None:
         """Bring files to a folder here, several at a time."""
-        at_once(lambda name: self.get(name, root / name), names)
+
+        def one(name: str) -> None:
+            with system_errors(root / name, "writing"):
+                self.get(name, root / name)
+
+        at_once(one, names)
 
     @contextmanager
     def outline(self) -> Iterator[Path]:
         """A passing folder with the names that are there: empty files, but for the telling ones.
 
-        An error inside names what lies elsewhere, not the passing folder.
+        An error inside names what lies elsewhere, not the passing folder, unless that is full.
         """
         with passing_folder() as root:
             try:
                 for name in self.sizes:
-                    path = root / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
+                    _touch(root / name)
                 self.bring(self.telling(), root)
                 yield root
             except RandesError as error:
-                if str(root) not in str(error) or isinstance(error, HubError):
+                if str(root) not in str(error) or isinstance(error, (HubError, NoSpace)):
                     raise
                 text = str(error).replace(f"{root}/", f"{self.name}{self.joint}")
                 raise type(error)(text.replace(str(root), self.name)) from error
+
+
+def _touch(path: Path) -> None:
+    """Make an empty file, unless no disk has its name: one that is too long, or below a file's."""
+    refused = suppress(UsageError, MissingError, ValueError)
+    with refused, system_errors(path, "making"), suppress(FileExistsError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
 
 
 @dataclass(frozen=True, slots=True)

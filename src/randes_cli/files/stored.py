@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +10,7 @@ from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint
 from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub.cache import stays_inside
+from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.location import RemotePath
 from randes_cli.files.stores.store import forget, look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights
@@ -60,13 +60,16 @@ def _files(
 
 
 def bring(place: RemotePath, target: Path) -> None:
-    """Copy a file of a store to a place here. Raises MissingError, HubError."""
+    """Copy a file of a store to a place here. Raises MissingError, HubError, NoSpace."""
     filesystem, inside = reach(place)
 
     def copy() -> None:
         source: IO[bytes]
         with filesystem.open(inside, "rb") as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, 2**22)
+            out, offset = OutputFile(file.fileno(), target), 0  # whose errors are not the store's
+            while data := source.read(2**22):
+                out.write_at(data, offset)
+                offset += len(data)
 
     patiently(place, copy)
 
