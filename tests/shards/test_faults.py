@@ -122,3 +122,11 @@ def test_shards_are_synced_before_they_have_names_and_names_before_the_index_has
     folders = [stage.bank.with_name("bank.randes.d"), stage.bank.parent]
     assert [("fsync", folder) for folder in folders] == log[shards[-1] + 1 : shards[-1] + 3]
     assert log[index + 1] == ("fsync", stage.bank.parent)
+    stage.reset()
+    for name, data in stage.after[1].items():  # of a writer that died before the index
+        (folders[0] / name).write_bytes(data)
+    log.clear()
+    with faulty(note, 1, names=WRITES, for_ever=True):
+        stage.job()
+    (index,) = (at for at, (name, _) in enumerate(log) if name == "replace")
+    assert ("fsync", folders[0]) in log[:index]

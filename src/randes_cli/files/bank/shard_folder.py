@@ -80,8 +80,7 @@ class ShardFolder:
         self.bank, self.path = bank, folder_beside(bank)
         self._prepared = prepared
         self._new: dict[Path, NewShard] = {}
-        self._made: list[Path] = []
-        self._created = False
+        self._created = self._named = False
 
     def create(self) -> NewShard:
         """A new shard, without a name yet. Raises what making a file raises."""
@@ -109,6 +108,7 @@ class ShardFolder:
         `early`: while others are made.
         """
         target = self.path / shard_file(name)
+        self._named = True  # who had made it may have died before its name lasted
         with system_errors(target, "committing a shard"):
             with new.opened() as out:
                 keep_mode(out.fd, new.path, self.bank)  # who may read it may read its shards
@@ -119,7 +119,6 @@ class ShardFolder:
             new.close()
             os.replace(new.path, target)
             self._new.pop(new.path, None)
-        self._made.append(target)
 
     def adopt(self, path: Path) -> NewShard:
         """A new shard that a worker made; it has no name yet."""
@@ -128,7 +127,7 @@ class ShardFolder:
 
     def note(self, name: str) -> None:
         """A worker gave a shard its name."""
-        self._made.append(self.path / shard_file(name))
+        self._named = True
 
     def leave(self, new: NewShard, part: Part | None = None) -> Place:
         """Hand a shard without a name, or a part of one, to who asked for it: where it is."""
@@ -163,7 +162,7 @@ class ShardFolder:
     def sync(self) -> None:
         """Make the names last."""
         with system_errors(self.path, "syncing the folder"):
-            if self._made:
+            if self._named:
                 sync_folder(self.path)
                 sync_folder(self.path.parent)
 
