@@ -15,7 +15,7 @@ from randes_cli.cli.main import run
 from randes_cli.errors import BankLocked, InputOutputError, UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.local.guard import is_held, note_input, one_command, refuse_input
-from randes_cli.files.local.lock import bank_lock, output_lock
+from randes_cli.files.local.lock import bank_lock, clear_lock, output_lock
 from tests.faults.writers import two_writers
 from tests.life.models import make_bank, put, source, write_family
 
@@ -106,13 +106,30 @@ def test_a_lock_is_held_however_its_folder_is_called(
 
 
 def test_a_command_holds_and_edits_no_bank_whose_lock_it_gave_back(bank: Path) -> None:
+    other = Path(source(bank.parent, "half"))
     with one_command():
         note_input(bank)
+        note_input(other)
         with bank_lock(bank, wait=0):
             refuse_input(bank)
+            assert not is_held(other)
+            with pytest.raises(UsageError, match="is the input"):
+                refuse_input(other)
         assert not is_held(bank)
         with pytest.raises(UsageError, match="is the input"):
             refuse_input(bank)
+
+
+def test_a_lock_that_nobody_holds_is_cleared_and_no_other(bank: Path) -> None:
+    place = bank.parent / ".bank.randes.lock"
+    with bank_lock(bank, wait=0):
+        clear_lock(bank)
+        assert place.exists()
+    clear_lock(bank)
+    assert not place.exists()
+    place.touch()
+    clear_lock(bank)
+    assert not place.exists()
 
 
 def test_dry_runs_and_readers_need_no_lock(bank: Path) -> None:

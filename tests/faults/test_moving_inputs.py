@@ -15,6 +15,7 @@ from randes_cli import PackOptions, TaskInput, evaluate, pack
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank.file import BankFile
+from randes_cli.files.local.guard import is_still, stamp
 from randes_cli.ops.diff import diff_checkpoints
 from randes_cli.ops.measure import measure
 from randes_cli.workers import Progress
@@ -116,6 +117,14 @@ def test_an_input_that_changes_is_refused_and_nothing_is_written(
         VERBS[verb](bank, progress)
     assert moved and bank.read_bytes() == old
     assert [path.name for path in bank.parent.iterdir() if path.name.startswith((".", "new"))] == []
+
+
+def test_a_file_that_is_gone_is_not_still_there(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = stamp((tmp_path / "file").stat())
+    assert is_still(tmp_path / "file", before)
+    (tmp_path / "file").unlink()
+    assert not is_still(tmp_path / "file", before)
 
 
 def test_an_original_that_changes_while_it_is_scored_gives_no_score(bank: Path) -> None:

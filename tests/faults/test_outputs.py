@@ -221,3 +221,12 @@ def test_a_link_to_a_pipe_or_a_folder_stays_what_it_is(
     assert run(words(case, bank, place)) == 2
     assert "not a regular file" in capsys.readouterr().err
     assert place.is_symlink() and target.is_fifo()
+
+
+def test_a_link_to_nothing_is_replaced_by_force_alone(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.symlink_to("nowhere")
+    with pytest.raises(UsageError, match="exists"):
+        write_whole(place, b"new", force=False)
+    write_whole(place, b"new", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["place"] and place.read_bytes() == b"new"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.header import encode_header, parse_header, parse_json
-from randes_cli.limits import CONTROL, has_control
+from randes_cli.limits import CONTROL, LONGEST_NAME, has_control
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 
@@ -50,6 +50,10 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "not JSON": (file_of(b"{]"), "Expecting property name"),
     "a list": (file_of(b"[]   "), "not a safetensors file"),
     "duplicate keys": (file_of(TWICE[:-1] + b"}"), "duplicate key 'a'"),
+    "duplicate keys in the metadata": (
+        file_of(b'{"__metadata__":{"k":"1","k":"2"},' + json.dumps({"a": entry()}).encode()[1:]),
+        "duplicate key 'k'",
+    ),
     "bad UTF-8": (file_of(b'{"\xff":1}'), "not UTF-8 at byte 2"),
     "half a character": (
         file_of(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
@@ -85,6 +89,12 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "a negative dimension": (file_of({"a": entry(shape=[-2])}), "tensor 'a': bad shape"),
     "a boolean dimension": (file_of({"a": entry(shape=[True])}), "tensor 'a': bad shape"),
     "a fractional dimension": (file_of({"a": entry(shape=[2.0])}), "tensor 'a': bad shape"),
+    "a dimension of 2^63": (
+        file_of({"a": entry(shape=[0, 2**63], offsets=[0, 0])}, 0),
+        "tensor 'a': bad shape",
+    ),
+    "a number for a shape": (file_of({"a": entry(shape=2)}), "tensor 'a': bad shape"),
+    "a number for offsets": (file_of({"a": entry(offsets=8)}), "tensor 'a': bad data_offsets"),
     "too many dimensions": (file_of({"a": entry(shape=[1] * 65)}), "tensor 'a': bad shape"),
     "three offsets": (file_of({"a": entry(offsets=[0, 4, 8])}), "tensor 'a': bad data_offsets"),
     "negative offsets": (file_of({"a": entry(offsets=[-8, 0])}), "tensor 'a': bad data_offsets"),
@@ -142,6 +152,20 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, leng
     path.write_bytes(encode_header([tensor], {"k": "v"}, length=length) + bytes(8))
     with open_checkpoint(str(path)) as opened:
         assert dict(opened.tensors) == {"a": tensor}
+
+
+def test_a_header_in_use_vouches_for_no_file_of_another_size_and_no_other_bytes() -> None:
+    data = file_of({"n" * LONGEST_NAME: entry()}, 0)[8:]
+    size = 8 + len(data) + 8
+    held = parse_header(data, file_size=size)
+    assert parse_header(data, file_size=size) is parse_header(data) is held
+    assert held.file_size == size
+    for other in (size - 1, size + 1):
+        with pytest.raises(ValueError, match=f"{size} bytes declared, {other} there"):
+            parse_header(data, file_size=other)
+    for wrong in (b"x" + data[1:], data + b"}", data[:-1]):
+        with pytest.raises(ValueError, match=r"Expecting|Extra data"):
+            parse_header(wrong)
 
 
 @given(st.binary(max_size=300))
