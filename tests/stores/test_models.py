@@ -13,7 +13,7 @@ import torch
 from randes_cli import OpenOptions, PackOptions, TaskInput, pack
 from randes_cli.cli.main import run
 from randes_cli.errors import NoSpace
-from randes_cli.files.elsewhere import Elsewhere
+from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.sources import Sources
 from randes_cli.files.weight_file import TensorFile
 from tests.checkpoints import perturbed, random_state, save
@@ -178,6 +178,21 @@ def test_names_that_no_disk_has_are_passed_over_and_a_full_disk_is_no_store_s_fa
     )
     with pytest.raises(NoSpace, match=r"^/.*/config\.json: no space left"), nowhere.outline():
         pass
+
+
+def test_a_side_file_that_is_another_than_was_listed_has_the_size_that_came(tmp_path: Path) -> None:
+    weights = save(random_state(SHAPES), tmp_path / "model.safetensors")
+    sizes = {weights.name: weights.stat().st_size, "tokenizer.json": 1, "config.json": 9}
+
+    def get(name: str, target: Path) -> None:
+        target.write_bytes(b"{}" if name == "config.json" else b"")
+
+    there = Elsewhere("org/name", "", sizes, get, lambda name: TensorFile(tmp_path / name))
+    with open_elsewhere(there, called="org/name") as found:
+        assert {name: file.size for name, file in found.side_files.items()} == {
+            "tokenizer.json": 0,
+            "config.json": 2,
+        }
 
 
 def test_a_folder_at_an_address_is_closed_with_its_passing_files(

@@ -163,12 +163,15 @@ def open_elsewhere(
         def open_file(path: Path) -> WeightFile | None:
             return opened.get(path.relative_to(root).as_posix())
 
+        folder, sizes = root / there.path, there.inside()
+        for path in (root / name for name in found.side_files):  # it may be another by now
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
         made = open_checkpoint(
-            str(root / there.path),
+            str(folder),
             options,
             called=called,
             open_file=open_file,
-            sizes=there.inside(),
+            sizes=sizes,
         )
         made.held = stack.pop_all()
         return made
