@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from randes_cli import NoSpace, RandesError, verify
+from randes_cli.files.bank.shard_folder import ShardFolder
 from tests.faults.shim import (
     WRITES,
     Fault,
@@ -130,3 +131,20 @@ def test_shards_are_synced_before_they_have_names_and_names_before_the_index_has
         stage.job()
     (index,) = (at for at, (name, _) in enumerate(log) if name == "replace")
     assert ("fsync", folders[0]) in log[:index]
+
+
+def test_what_workers_leave_and_name_is_synced(tmp_path: Path) -> None:
+    synced: list[Path] = []
+
+    def note(name: str, real: Any, arguments: tuple[Any, ...]) -> Any:
+        synced.append(Path(f"/dev/fd/{arguments[0]}").resolve())
+        return real(*arguments)
+
+    shards = ShardFolder(tmp_path / "bank.randes")
+    with faulty(note, 1, names=("fsync",), for_ever=True):
+        shards.sync()
+        left = shards.leave(shards.create())
+        assert synced == [left]
+        shards.note("0" * 32)
+        shards.sync()
+    assert synced[1:] == [shards.path, tmp_path]
