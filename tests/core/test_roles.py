@@ -51,6 +51,17 @@ EXACT: dict[str, tuple[int, ...]] = {
     "conv.weight_fake_quant.zero_point": (64,),
     "conv.activation_post_process.min_val": (64,),
     "model.layers.3.mlp.gate.e_score_correction_bias": (64,),
+    "model.layers.3.mlp.expert_bias": (64,),
+    "model.layers.3.feed_forward.expert_bias": (64,),
+    "layers.3.moe.tokens_per_expert": (64,),
+    "quantizer.rvq_first.layers.0._codebook.embedding_sum": (64, 32),
+    "quantizer.code_sum": (64, 32),
+    "quantizer.code_count": (64,),
+    "bottleneck.level_blocks.0.k_sum": (64, 32),
+    "generator.mapping.w_avg": (512,),
+    "layers.0.attn.fast_attention.projection_matrix": (266, 64),
+    "atomic_energies_fn.atomic_energies": (1, 89),
+    "scale_shift.shift": (2,),
     "alphas_cumprod": (1000,),
     "sqrt_one_minus_alphas_cumprod": (1000,),
     "posterior_mean_coef1": (1000,),
@@ -113,9 +124,31 @@ def test_statistics_and_constants_are_told_by_their_names(name: str) -> None:
     assert list(exact_roles(infos({name: EXACT[name]}))) == [name]
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("encoder.global_cmvn.mean", "encoder.global_cmvn.istd"),
+        ("gaussian.mean", "gaussian.inv_covariance"),
+        ("vae/_latents_mean", "vae/_latents_std"),
+        ("data_mean", "data_std"),
+        ("vae.stats.mean-of-means", "vae.stats.std-of-means"),
+        ("scaler.data_min_", "scaler.data_max_"),
+    ],
+)
+def test_a_mean_and_a_spread_of_one_name_are_of_data(pair: tuple[str, str]) -> None:
+    both = infos(dict.fromkeys(pair, (8,)))
+    assert list(exact_roles(both)) == list(pair)
+    assert not any(exact_roles({name: both[name]}) for name in pair)
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_norms_and_biases_are_none(name: str) -> None:
     assert not exact_roles(infos({name: WEIGHTS[name]}))
+
+
+def test_means_and_spreads_of_weights_are_trained() -> None:
+    names = ("fc.weight_mean", "fc.weight_std", "fc.w_mean", "fc.w_var", "a.mean", "b.std")
+    assert not exact_roles(infos(dict.fromkeys(names, (8, 8))))
 
 
 def bert() -> nn.Module:

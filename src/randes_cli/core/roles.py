@@ -26,10 +26,12 @@ TEMPERATURE = "a temperature"
 _LEAVES: Mapping[str, str] = {
     STATISTICS: (
         r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
-        r"|histogram|\w*_?queue(_ptr)?|e_score_correction_bias|balancing_biases"
+        r"|histogram|\w*_?queue(_ptr)?|(e_score_)?correction_bias|balancing_biases|expert_bias"
+        r"|\w*tokens_per_expert|w_avg|latent_avg|magnitude_ema|precision_matrix"
     ),
     CODEBOOK: (
-        r"_?(ema_)?cluster_(size|usage)|embed_(avg|sum)|_?ema_w|codebook_usage|initt?ed|initialized"
+        r"_?(ema_)?cluster_(size|usage)|embed(ding)?_(avg|sum)|_?ema_w|codebook_usage"
+        r"|code_(sum|count)|k_(sum|elem)|ema_(count|weight)|initt?ed|initialized"
     ),
     NORM: r"weight_u|_u",
     POSITIONS: (
@@ -57,9 +59,22 @@ _ENDS: Mapping[str, str] = {
         r"|embeddings\.position_embedding|pos_embed\.pos_embed|patch_embed\.pos_embedding"
     ),
     QUANTISATION: r"(\w*quant\w*|activation_post_process\w*)\.scale",
-    CONSTANT: r"\w*transform\.weights|vocoder\.(mean|scale)|mel_scale\.fb",
+    CONSTANT: (
+        r"\w*transform\.weights|vocoder\.(mean|scale)|mel_scale\.fb"
+        r"|fast_attention\.projection_matrix|atomic_energies_fn\.atomic_energies"
+        r"|energy_shifter\.self_energies|(scale_shift|per_species_rescale)\.(scale|shift)s?"
+    ),
 }
 
+#: What a mean of data lies beside, and a least value beside the largest: of one pattern of names.
+_SPREADS = ("std", "stdev", "stddev", "istd", "invstd", "var", "variance")
+_MATES = {
+    "mean": (*_SPREADS, "inv_covariance", "covariance"),
+    **dict.fromkeys((*_SPREADS, "inv_covariance", "covariance"), ("mean",)),
+    "min": ("max",),
+    "max": ("min",),
+}
+_FIGURE = rf"(|.*[_-])({'|'.join(_MATES)})(|[_-].*)"
 #: Statistics of a data set that inputs and actions are normalised by (robotics, time series), and
 #: the modules that hold them.
 _FIGURES = frozenset(
@@ -88,7 +103,26 @@ def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
     if leaf in ("weight", "bias"):  # nearly all names
         return CONSTANT if _of_frozen_norm(tensor.name, names) else None
     found = _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
-    return found or (STATISTICS if _of_data(name) else None)
+    return found or (STATISTICS if _of_data(name) or _has_mate(tensor.name, names) else None)
+
+
+def _has_mate(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor is the mean or the spread of data: the other of them lies beside it.
+
+    Means and deviations of weights (of a Bayesian layer) are trained.
+    """
+    start = max(name.rfind("."), name.rfind("/")) + 1
+    return any(f"{name[:start]}{mate}" in names for mate in _mates(name[start:]))
+
+
+@cache
+def _mates(leaf: str) -> tuple[str, ...]:
+    """What may be called the mean where this is a spread, or the other way round."""
+    found = re.fullmatch(_FIGURE, leaf)
+    if found is None or leaf.startswith(("weight", "bias", "w_", "b_")):
+        return ()
+    before, word, after = found.groups()
+    return tuple(f"{before}{mate}{after}" for mate in _MATES[word])
 
 
 def _of_data(name: str) -> bool:
