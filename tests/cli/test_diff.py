@@ -91,6 +91,11 @@ def test_a_bank_is_the_same_as_its_copy_and_as_one_packed_again(
     words = ["pack", family / "base.safetensors", family / "a.safetensors"]
     randes(*words, f"b={family / 'b.safetensors'}", "-o", again, "-q")
     assert randes("diff", bank, again) == Result(0, "", "")
+    assert randes("seal", again, "--in-place", "--bits", "2", "-q").code == 0
+    found = randes("diff", bank, again, "--json").json
+    assert found["settings"] == {"sealed": [{}, {"0": 2}]} and found["kept"] == ["a", "b"]
+    shown = [line.split() for line in randes("diff", bank, again).out.splitlines()]
+    assert ["sealed", "-", "2", "in", "group", "0"] in shown
 
 
 def test_two_banks_list_tasks_and_settings(bank: Path, family: Path, randes: Randes) -> None:

@@ -211,7 +211,7 @@ def test_a_bank_that_changed_meanwhile_is_left_alone(bank: Path, family: Path) -
 def test_grids_are_read_and_wrong_ones_refused() -> None:
     assert parse_grid("0.1:0.3:0.1") == (0.1, 0.2, 0.3)
     assert parse_grid("1, 0.5") == (0.5, 1.0)
-    for wrong in ("", "a", "0:1", "1:0:0.1", "0:1:0", "0:1:nan", "0:1:0.00001"):
+    for wrong in ("", "a", "0:1", "1:0:0.1", "0:1:0", "0:1:nan", "0:1:0.00001", "0:1:1e-320"):
         with pytest.raises(UsageError, match="--grid"):
             parse_grid(wrong)
 

@@ -21,8 +21,8 @@ _COLUMNS = ("task", "λ", "retrieved", "original", "normalised", "base")
 def sparkline(scores: list[float]) -> str:
     """A curve in one line: the lowest score is the lowest bar."""
     low, high = min(scores), max(scores)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((score - low) * scale)] for score in scores)
+    whole = (high - low) or 1.0
+    return "".join(_BARS[round((score - low) / whole * (len(_BARS) - 1))] for score in scores)
 
 
 def tuning_table(report: TuneReport, width: int) -> list[Text]:

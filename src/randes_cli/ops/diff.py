@@ -23,6 +23,7 @@ from randes_cli.ops.originals import Originals, Watched
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import OpenOptions, RunOptions, TensorInfo
+from randes_cli.stats.lengths import sealed_bits
 from randes_cli.workers import Progress, no_progress
 
 
@@ -83,8 +84,7 @@ class BankDiff:
 
 
 def _settings(bank: BankFile) -> dict[str, Any]:
-    manifest = bank.manifest
-    transform = manifest.transform
+    manifest, transform = bank.manifest, bank.manifest.transform
     return {
         "base": manifest.base.fingerprint,
         "base storage": manifest.base.storage.value,
@@ -94,6 +94,7 @@ def _settings(bank: BankFile) -> dict[str, Any]:
         "every": transform.every,
         "rest": transform.rest.value,
         "bits": manifest.bits,
+        "sealed": sealed_bits(manifest),
         "shares": dict(manifest.shares),
         "seed": manifest.seed,
         "groups": manifest.groups,
@@ -247,8 +248,7 @@ def diff_checkpoints(
 ) -> CheckpointDiff:
     """Compare two checkpoints, streamed; with `base`, their deltas from it.
 
-    Raises MismatchError where the base lacks a tensor that both have or has it in another
-    shape, and what opening raises.
+    Raises MismatchError where the base lacks a tensor of both, or its shape; what opening raises.
     """
     a, b, base = as_source(a), as_source(b), None if base is None else as_source(base)
     with ExitStack() as stack:

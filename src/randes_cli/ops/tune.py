@@ -105,12 +105,10 @@ def parse_grid(text: str) -> tuple[float, ...]:
         if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
             raise wrong
         first, last, step = numbers
-        count = int((last - first) / step + 1e-9) + 1
-        if count > _MOST_POINTS:
-            raise UsageError(f"--grid {text!r}: {count} values; {_MOST_POINTS} are the most")
-        numbers = [round(first + step * place, 10) for place in range(count)]
-    if len(numbers) > _MOST_POINTS:
-        raise UsageError(f"--grid: {len(numbers)} values; {_MOST_POINTS} are the most")
+        steps = (last - first) / step + 1e-9
+        if steps >= _MOST_POINTS:
+            raise UsageError(f"--grid {text!r}: more than {_MOST_POINTS} values")
+        numbers = [round(first + step * place, 10) for place in range(int(steps) + 1)]
     return tuple(sorted(set(numbers)))
 
 

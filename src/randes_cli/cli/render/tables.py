@@ -104,6 +104,8 @@ def _left_over(count: int) -> list[Text]:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, dict):  # of groups
+        return ", ".join(f"{number} in group {group}" for group, number in value.items()) or "-"
     if value is None:
         return "-"
     return "×".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
