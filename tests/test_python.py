@@ -110,6 +110,10 @@ def test_what_names_no_task_or_no_table_of_checkpoints_is_refused(tmp_path: Path
     for verb in verbs:
         with pytest.raises(randes_cli.UsageError, match=r"by task, \{task: path\}, not '"):
             verb()
+    with pytest.raises(randes_cli.UsageError, match="say type or layer"):
+        randes_cli.inspect(bank, by="tensor")
+    with pytest.raises(randes_cli.UsageError, match=r"no bank; give a checkpoint as \{task: path"):
+        randes_cli.diff(bank, alone)
     nothing: Any = None
     missing = pytest.raises(randes_cli.MissingError, match=r"no task None .*; it has one")
     with randes_cli.Bank.open(bank) as file, missing:

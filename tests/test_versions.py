@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 import torch
 
-from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, seal
+from randes_cli import (
+    Bank,
+    PackOptions,
+    RunOptions,
+    TaskInput,
+    Transform,
+    UnpackOptions,
+    seal,
+    unpack,
+)
 from randes_cli.build.edit import add, remove
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import BankDamaged, UsageError
@@ -117,6 +126,9 @@ def test_damaged_norms_of_version_1_leave_no_default_coefficient(tmp_path: Path)
         file.write(b"\0\0\1")
     with Bank.open(bank) as opened_bank, pytest.raises(BankDamaged, match="say --lambda 1"):
         opened_bank.retrieve("small")
+    options = UnpackOptions(force=True)
+    forced = unpack(bank, "small", tmp_path / "out.safetensors", options, ONE)[0]
+    assert (forced.coefficient, forced.damaged) == (1.0, ("stats/norms",))
     with BankFile(bank) as opened:
         report = verify(opened, ONE)
     assert report.damaged == ("stats/norms",)

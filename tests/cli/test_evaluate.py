@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from randes_cli import Bank, TaskInput, add
-from randes_cli.errors import MismatchError
+from randes_cli.build.jobs.copies import rewrite_manifest
+from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.ops.evaluate import evaluate
 from tests.cli.conftest import Result
 
@@ -52,6 +54,12 @@ def test_an_original_that_was_trained_on_in_its_place_is_named(bank: Path, famil
     (family / "a.safetensors").write_bytes((family / "c.safetensors").read_bytes())
     report = evaluate(bank, lambda checkpoint, task: 1.0)
     assert report.strange == ("a",) and report.tasks[0].original == 1.0
+    at_hub = f"org/model@{'0' * 40}"  # is not fetched to be scored
+    rewrite_manifest(
+        bank, lambda old: old.with_tasks([replace(task, source=at_hub) for task in old.tasks])
+    )
+    found = evaluate(bank, lambda checkpoint, task: 1.0)
+    assert [task.original for task in found.tasks] == [None, None] and found.strange == ()
 
 
 def test_a_missing_original_is_said_and_leaves_its_cells_empty(
@@ -98,9 +106,10 @@ def test_the_base_is_the_task_at_lambda_zero_and_lambda_is_obeyed(bank: Path) ->
     assert report.tasks[0].coefficient == 0.5
 
 
-def test_of_negative_scores_there_is_no_ratio(bank: Path) -> None:
-    report = evaluate(bank, lambda checkpoint, task: -1.0, tasks=["a"])
-    assert report.tasks[0].original == -1.0
+@pytest.mark.parametrize("score", [-1.0, 0.0])
+def test_of_scores_that_are_not_above_0_there_is_no_ratio(bank: Path, score: float) -> None:
+    report = evaluate(bank, lambda checkpoint, task: score, tasks=["a"])
+    assert report.tasks[0].original == score
     assert report.tasks[0].normalised is None and report.mean.normalised is None
 
 
@@ -118,6 +127,9 @@ def test_a_table_goes_to_standard_output_in_the_form_that_is_asked_for(
         assert printed.out.splitlines() == Path("file").read_text().splitlines()
         refused = randes("evaluate", bank, *words(family), option, "-", "--json")
         assert (refused.code, "where --json goes" in refused.err) == (2, True)
+        twice = [f"{one}=file" for one in ("--csv", "--markdown")]
+        refused = randes("evaluate", bank, *words(family), *twice, "--force")
+        assert (refused.code, "named for both" in refused.err) == (2, True)
     assert not Path("-").exists()
 
 
@@ -126,6 +138,23 @@ def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scor
 ) -> None:
     result = randes("evaluate", bank, *words(family), "--original", "a=gone.safetensors")
     assert (result.code, result.err.strip()) == (5, "randes: gone.safetensors: not found")
+    result = randes("evaluate", bank, *words(family), f"--original=c={family / 'c.safetensors'}")
+    assert result.code == 5 and "no task" in result.err
+
+
+@pytest.mark.parametrize("name", ["a", "base"])
+def test_a_checkpoint_that_changes_while_it_is_scored_is_told(
+    bank: Path, family: Path, name: str
+) -> None:
+    path = family / f"{name}.safetensors"
+
+    def score(checkpoint: Path, task: str) -> float:
+        if checkpoint == path:
+            path.write_bytes(path.read_bytes())
+        return 1.0
+
+    with pytest.raises(CheckpointError, match=f"{name}.safetensors: changed"):
+        evaluate(bank, score, tasks=["a"], base=family / "base.safetensors")
 
 
 def test_scores_of_a_bank_that_changes_meanwhile_are_of_no_mixture(

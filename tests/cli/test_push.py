@@ -78,6 +78,8 @@ def test_push_says_where_it_went_and_what_the_card_lacks(
     ]
     assert "say --license ID" in pushed.err
     assert "license" not in randes("push", bank, "maker/bank", "--license", "mit").err
+    hub.add("maker/bank", {"README.md": b"# mine"})
+    assert "own README stays as it was" in randes("push", bank, "maker/bank").err
 
 
 def test_a_dry_run_says_what_push_would_do_and_sends_nothing(

@@ -45,6 +45,8 @@ def test_an_output_that_exists_is_refused_and_so_is_no_output(
 ) -> None:
     assert "exists" in randes("seal", bank, "--bits", 2, "-o", bank).err
     assert "--in-place" in randes("seal", bank, "--bits", 2).err
+    assert "say --bits 8, 4" in randes("seal", bank, "--in-place").err
+    assert "say one of them" in randes("seal", bank, "--in-place", "--bits=2", "--fit=1MB").err
     assert "must be one of" in randes("seal", bank, "--bits", 5, "--in-place").err
 
 

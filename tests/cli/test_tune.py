@@ -128,6 +128,9 @@ def test_a_command_without_a_place_for_the_checkpoint_is_refused(
 ) -> None:
     assert "{checkpoint}" in randes("tune", bank, "--evaluate", "true").err
     assert randes("tune", bank, "--evaluate", "no-such-program {checkpoint}").code == 5
+    for wrong, said in (("'{checkpoint}", "No closing"), ("/ {checkpoint}", "/: Permission")):
+        result = randes("tune", bank, "--evaluate", wrong)
+        assert (result.code, f"--evaluate: {said}" in result.err) == (2, True)
 
 
 def test_an_interrupted_run_is_taken_up_where_it_stopped(
@@ -184,9 +187,12 @@ def test_a_callable_tunes_and_uniform_takes_the_best_mean(bank: Path) -> None:
     assert all(there for _, there in seen)
 
 
-def test_only_the_named_task_is_tuned(bank: Path) -> None:
-    tune(bank, lambda path, task: 1.0, TuneOptions((0.5, 2.0), tasks=("b",)))
-    assert coefficients(bank) == {"a": None, "b": 0.5}
+def test_only_the_named_task_is_tuned_and_of_equal_scores_the_one_nearest_to_1_counts(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    tune(bank, lambda path, task: 1.0, TuneOptions((0.5, 0.9, 2.0), tasks=("b",)))
+    assert coefficients(bank) == {"a": None, "b": 0.9}
+    assert "score 1.0000 at λ = 0.9, of 3" in randes("inspect", bank, "b").out
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), True, None])
@@ -214,6 +220,12 @@ def test_grids_are_read_and_wrong_ones_refused() -> None:
     for wrong in ("", "a", "0:1", "1:0:0.1", "0:1:0", "0:1:nan", "0:1:0.00001", "0:1:1e-320"):
         with pytest.raises(UsageError, match="--grid"):
             parse_grid(wrong)
+    assert len(parse_grid("0:0.999:0.001")) == 1000
+    assert TuneOptions((1, 0.5, 1)).grid == (0.5, 1.0)
+    with pytest.raises(UsageError, match="--grid"):
+        TuneOptions((2e6,))
+    with pytest.raises(UsageError, match="--wait"):
+        TuneOptions((1.0,), wait=float("nan"))
 
 
 @pytest.mark.parametrize(

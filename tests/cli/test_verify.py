@@ -25,6 +25,7 @@ def test_a_sound_bank_passes(bank: Path, randes: Callable[..., Result]) -> None:
     assert result.code == 0
     assert result.json["sound"] is True
     assert result.json["bytes_checked"] == bank.stat().st_size
+    assert (result.json["damaged"], result.json["lost"]) == ([], {})
     cut = bank.parent / "cut.randes"
     assert randes("convert", bank, "--max-shard-size", "20kB", "-o", cut).code == 0
     files = [cut, *(bank.parent / "cut.randes.d").iterdir()]
@@ -89,6 +90,10 @@ def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprin
     found = randes("verify", bank, *against, "--json")
     assert (found.code, found.json["sound"], found.json["measured"]) == (1, True, True)
     assert [check["original"] for check in found.json["against"]] == [False, True]
+    other["ids"][-1] += 1
+    save_file(other, family / "other.safetensors")
+    refused = randes("verify", bank, *against)
+    assert (refused.code, "exact tensor 'ids' differs from the check" in refused.err) == (4, True)
 
 
 def test_every_command_that_reads_originals_tells_one_that_was_not_packed(

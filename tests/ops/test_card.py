@@ -100,6 +100,12 @@ def test_the_card_says_what_to_expect_and_what_was_measured(tmp_path: Path) -> N
     plain = model_card(report, repo=ID, file="two.randes")
     assert all(f"- {sentence}" in plain for sentence in sentences(report.tasks))
     assert "| keeps |" in plain and "| measured |" not in plain
+    live = f", {report.bits} bits, seed"
+    sealed = model_card(replace(report, sealed={0: 2}), repo=ID, file="two.randes", shards=True)
+    assert live in plain and live not in sealed
+    assert "import hf_hub_download" in plain and "hf_hub_download" not in sealed
+    nothing = replace(report, tasks=(), details=())
+    assert "\nNo tasks.\n" in model_card(nothing, repo=ID, file="two.randes")
     curve = ((0.5, 0.25), (report.tasks[0].coefficient, 0.875))
     details = (replace(report.details[0], tuning=curve), *report.details[1:])
     tuned = model_card(replace(report, details=details), repo=ID, file="two.randes")
@@ -111,10 +117,10 @@ def test_the_card_says_what_to_expect_and_what_was_measured(tmp_path: Path) -> N
     ("licences", "asked", "on_hub", "found"),
     [
         (("mit", "mit"), None, None, "mit"),
-        (("mit", ""), None, "apache-2.0", "mit"),
+        (("mit", "", " "), None, "apache-2.0", "mit"),
         (("mit", "apache-2.0"), None, "mit", None),
         (("", ""), None, "apache-2.0", "apache-2.0"),
-        (("", ""), None, None, None),
+        (("", ""), None, ["mit", "apache-2.0"], None),
         (("mit", "mit"), "openrail", None, "openrail"),
     ],
 )
@@ -123,7 +129,7 @@ def test_the_licence_is_the_one_that_was_asked_for_or_that_all_cards_name(
     tmp_path: Path,
     licences: tuple[str, ...],
     asked: str | None,
-    on_hub: str | None,
+    on_hub: str | list[str] | None,
     found: str | None,
 ) -> None:
     values = np.random.default_rng(0).standard_normal((100, 64)).astype(np.float32)
@@ -158,4 +164,6 @@ def test_a_card_of_a_million_numbers_takes_no_time() -> None:
     started = time.process_time()
     assert _in_card(f"---\nlicense: mit\nx: 1{':1' * 500_000}\n---\n") is None
     assert _in_card(f"---\nlicense: mit\n---\n{'x' * 10**6}") == "mit"
+    for wrong in ("x" * 65, "mït", '"m\\x7fit"'):
+        assert _in_card(f"---\nlicense: {wrong}\n---\n") is None
     assert time.process_time() - started < 5

@@ -181,11 +181,22 @@ def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
             bank.load_into(module, "one", strict=False)
 
 
-def test_a_module_without_memory_is_refused(tmp_path: Path) -> None:
-    with torch.device("meta"):
-        module = Model()
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (torch.zeros(40, 16, device="meta"), "is on the meta device"),
+        (torch.zeros(40, 1).expand(40, 16), "is expanded"),
+        (torch.zeros(55).as_strided((40, 16), (1, 1)), "is expanded"),
+        (torch.zeros(40, 16).to_sparse(), "only dense ones"),
+    ],
+)
+def test_a_parameter_without_memory_of_its_own_is_refused(
+    tmp_path: Path, weight: torch.Tensor, said: str
+) -> None:
+    module = Model()
+    module.head.weight = nn.Parameter(weight)
     path = two_tasks(tmp_path)
-    with Bank.open(path) as bank, pytest.raises(MismatchError, match="meta device"):
+    with Bank.open(path) as bank, pytest.raises(MismatchError, match=said):
         bank.load_into(module, "one")
 
 

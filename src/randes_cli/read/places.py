@@ -17,7 +17,7 @@ from randes_cli.files.kinds import SUFFIXES, is_code
 from randes_cli.files.local.disk import wrap_os_error
 from randes_cli.files.local.system import is_folder
 from randes_cli.files.location import Place
-from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
+from randes_cli.files.side_files import content_digest, left_out_note
 from randes_cli.files.weight_names import PICKLES, component_of
 from randes_cli.limits import MOST_COEFFICIENT, Limit, check_number
 from randes_cli.read.retrieve import Retrieval
@@ -116,8 +116,6 @@ def destination(
     for name, content in task.files.items():
         if options.safetensors_only:
             continue
-        if not is_side_file(name):
-            raise BankDamaged(f"task {task.name}: {name[:100]!r} is not the name of a side file")
         if is_code(name) and not options.trust_remote_code_files:
             notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
         else:

@@ -207,7 +207,7 @@ def task_view(
         ("tensors", f"{tensors}, {task.missing:,} missing · {human(detail.own_bytes)} of its own"),
     ]
     if detail.tuning:
-        best = max(detail.tuning, key=lambda point: point[1])
+        best = max(detail.tuning, key=lambda point: (point[1], -abs(point[0] - 1)))  # as tune
         pairs.append(("tuning", f"score {best[1]:.4f} at λ = {best[0]:g}, of {len(detail.tuning)}"))
     if task.left_out:
         words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
