@@ -234,6 +234,8 @@ def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:
     packed(folder)
     bank = folder / "bank.randes"
     assert fit_bits(bank, str(choice(report, 1, 3).bank_bytes + 300)) == 3
+    whole = str(seal(bank, bank, 4, ONE, dry_run=True).bytes_after)
+    assert (fit_bits(bank, whole), fit_bits(bank, whole, 2000)) == (4, 3)  # headers of shards
     with pytest.raises(UsageError, match="even one bit takes"):
         fit_bits(bank, "2000")
 

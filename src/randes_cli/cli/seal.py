@@ -62,16 +62,16 @@ def seal(
     if bits is not None and fit is not None:
         raise UsageError(f"--bits {bits} is what --fit {fit} would choose: say one of them")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
-    source = own_bank(bank) if in_place else bank
+    source, most = own_bank(bank) if in_place else bank, shard_size(max_shard_size)
     with talk.progress() as progress:
         report = run(
             source,
             out,
-            fit_bits(source, fit) if bits is None else bits,
+            fit_bits(source, fit, most) if bits is None else bits,
             run_options(threads, None, engine=engine, address=address),
             force=force,
             wait=wait,
-            max_shard_size=shard_size(max_shard_size),
+            max_shard_size=most,
             dry_run=dry_run,
             progress=progress,
         )

@@ -107,16 +107,17 @@ def seal(
         return under_way.run(target, force=force or out is None, dry_run=dry_run)
 
 
-def fit_bits(bank: StrPath, limit: str | None) -> int:
+def fit_bits(bank: StrPath, limit: str | None, max_shard_size: int | None = None) -> int:
     """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
 
-    Raises UsageError where none is.
+    `max_shard_size` is as for `seal`. Raises UsageError where none is.
     """
     with open_bank(as_source(bank)) as file:
         base = table_bytes(file.manifest.base.tensors)
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
-        size = seal(bank, bank, bits, dry_run=True).bytes_after
+        there = seal(bank, bank, bits, dry_run=True, max_shard_size=max_shard_size)
+        size = there.bytes_after
         if size <= most:
             return bits
     raise UsageError(f"{bank}: --fit {limit}: even one bit takes {size} bytes, more than {most}")
