@@ -59,8 +59,10 @@ def test_a_raised_step_ends_at_the_range() -> None:
 
 
 def test_normal_deltas_fit_8_bits_and_heavy_tails_do_not() -> None:
-    rms, peaks = np.ones(2), np.array([4.5, 40.0])
-    assert fits_8_bits(rms, peaks, capacity=16).tolist() == [True, False]
+    most = (127 / 2 - 4.5 * 4) / 1.5  # in steps of 1/2, the sum of sixteen having a deviation of 4
+    for scale in (1.0, 2.0**-9):
+        rms, peaks = np.full(4, scale), scale * np.array([4.5, most - 0.01, most + 0.01, 40.0])
+        assert fits_8_bits(rms, peaks, capacity=16).tolist() == [True, True, False, False]
 
 
 @given(st.lists(st.floats(1e-38, 1e38), min_size=1), st.sampled_from([8, 16]), st.integers(1, 999))

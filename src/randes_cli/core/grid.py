@@ -50,14 +50,8 @@ def step_exponents(rms: F64, *, bits: int, capacity: int) -> I64:
 def steps_of(rms: F64, *, bits: int, capacity: int) -> F64:
     """The steps of `step_exponent` for many tensors, for predictions; 1 where `rms` is 0."""
     there = rms > 0
-    if bits == 16:
-        known = np.where(there, rms, 1.0) / UNITS_PER_RMS
-        exponents = np.rint(np.log2(known)).astype(np.int64)
-    else:
-        mantissas, found = np.frexp(HEADROOM_8_BIT * rms * sqrt(capacity) / LIMIT[8])
-        exponents = found.astype(np.int64) - (mantissas == 0.5)
-    made = np.ldexp(1.0, np.clip(exponents, *EXPONENT_RANGE))
-    return np.where(there, made, 1.0)
+    exponents = step_exponents(np.where(there, rms, 1.0), bits=bits, capacity=capacity)
+    return np.where(there, np.ldexp(1.0, exponents), 1.0)
 
 
 def fits_8_bits(rms: F64, peak: F64, *, capacity: int) -> Bools:
