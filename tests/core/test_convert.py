@@ -103,8 +103,11 @@ def test_saturation_begins_where_rounding_leaves_the_range(dtype: str) -> None:
     kept = np.where(lost, largest, values).astype(np.float32)
     assert np.array_equal(found, by_torch(kept, dtype))
     assert count == int(lost.sum()) > 0
-    assert narrowed(np.array([np.nextafter(np.float32(BEYOND[dtype]), largest)]), dtype)[1] == 0
-    assert narrowed(np.array([BEYOND[dtype]], np.float32), dtype)[1] == 1
+    first = np.array([BEYOND[dtype]], np.float32)
+    for beyond, last in ((first, largest), (-first, -largest)):
+        assert narrowed(np.nextafter(beyond, last), dtype)[1] == 0
+        made, count = narrowed(beyond, dtype)
+        assert (widened(made, dtype), count) == (last, 1)
 
 
 @pytest.mark.parametrize("dtype", sorted(TORCH))

@@ -179,12 +179,12 @@ def test_a_shorter_task_adds_to_the_first_rows_alone(kind: str) -> None:
 def test_a_delta_beyond_the_grid_raises_with_its_size_in_steps(
     kind: str, units: float, others: float
 ) -> None:
-    task = np.array([others, units, others], np.float32).view(np.uint8)
+    task = np.array([others, units, others], np.float32) / 4
     kernel = KERNELS[kind](4, 1)
     kernel.set_base(0, None, "F32", 3)
     kernel.begin(3, None, 16)
     with pytest.raises(Overflow) as caught:
-        kernel.add(0, task, "F32", plain(1, 3))
+        kernel.add(0, task.view(np.uint8), "F32", plain(1, 3, 4.0))
     assert caught.value.peak == int(abs(np.float32(units)))
 
 
@@ -201,12 +201,26 @@ def test_deltas_whose_rounding_wraps_around_are_overflows_too(kind: str, units: 
 
 @both
 def test_the_largest_delta_of_the_grid_is_no_overflow(kind: str) -> None:
-    task = np.array([32767.0, -32767.0], np.float32).view(np.uint8)
-    codes, peak, _ = superpose(
-        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [plain(1, 2)]
-    )
-    assert codes.view(np.int16).tolist() == [32767, -32767]
-    assert peak == 32767
+    kernel, base = KERNELS[kind](4, 1), np.zeros(8, np.uint8)
+    for units in ([1.0, -2.0], [32767.0, -32767.0]):
+        task = np.array(units, np.float32).view(np.uint8)
+        codes, peak, _ = superpose(kernel, base, "F32", [task], "F32", [plain(1, 2)])
+        assert (codes.view(np.int16).tolist(), peak) == (units, max(map(abs, units)))
+
+
+@both
+def test_a_sum_of_a_thousand_of_the_largest_deltas_is_exact(kind: str) -> None:
+    task = np.array([32767.0, -1.0], np.float32).view(np.uint8)
+    kernel = KERNELS[kind](4, 1)
+    kernel.set_base(0, None, "F32", 2)
+    kernel.begin(2, None, 16)
+    for _ in range(1001):
+        kernel.add(0, task, "F32", plain(1, 2))
+    assert kernel.finish(16)[1] == 1001 * 32767
+    for _ in range(1000):
+        kernel.add(0, task, "F32", plain(1, 2, -1.0))
+    codes, peak = kernel.finish(16)
+    assert (codes.view(np.int16).tolist(), peak) == ([32767, -1], 32767)
 
 
 @both
@@ -238,15 +252,18 @@ def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_ba
 
 
 @both
-def test_a_change_below_half_a_step_adds_nothing_but_is_seen(kind: str) -> None:
-    task = np.array([0.25, 0.0], np.float32).view(np.uint8)
+@pytest.mark.parametrize(("value", "seen"), [(0.25, True), (2.0**-20, True), (-0.0, False)])
+def test_a_change_below_half_a_step_adds_nothing_but_is_seen(
+    kind: str, value: float, seen: bool
+) -> None:
+    task = np.array([value, 0.0], np.float32).view(np.uint8)
     codes, peak, added = superpose(
         KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [plain(1, 2)]
     )
     assert (codes.view(np.int16).tolist(), peak, added) == (
         [0, 0],
         0,
-        [Added(slow_energy(np.array([0.25, 0.0]), 0), True)],
+        [Added(slow_energy(np.array([value, 0.0]), 0), seen)],
     )
 
 

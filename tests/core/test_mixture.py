@@ -74,9 +74,18 @@ def test_a_gaussian_keeps_what_its_levels_are_made_for() -> None:
 
 def test_what_a_sample_missed_counts_as_few_large_elements() -> None:
     sampled = np.array([[1.0], [1.5], [7.0], [100.0]])
-    alike, far = tails(sampled, np.array([2.9])), tails(sampled, np.array([15.0]))
+    alike, far = tails(sampled, np.array([3.0])), tails(sampled, np.array([15.0]))
     assert alike[:, 0] == pytest.approx([np.pi / 2 / 1.5, 7 / 3 / 1.5**2])
-    assert far[1, 0] == pytest.approx((7 + 13.5**2 * 100) / 3 / 15**2)
+    first, fourth = 1 + np.sqrt(13.5 / 100), 7 + 13.5**2 * 100
+    assert far[:, 0] == pytest.approx([np.pi / 2 * first**2 / 15, fourth / 3 / 15**2])
+
+
+def test_the_means_of_a_sample_are_those_of_its_numbers_times_their_scale() -> None:
+    units, scales = np.array([[64.0, -128.0, 0.0, 192.0]] * 2), np.array([0.25, 2.0])
+    values = np.abs(units * scales[:, None])
+    exact = np.stack([*((values**power).mean(axis=1) for power in (1, 2, 4)), np.full(2, 4.0)])
+    assert np.array_equal(means(units, scales), exact)
+    assert np.array_equal(means(units[:1], scales[:1]), exact[:, :1])
 
 
 @pytest.mark.parametrize("bits", [1, 3])
