@@ -11,12 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.core.compiled.kernel import available
-from randes_cli.core.kernel import (
-    Added,
-    NonFinite,
-    Overflow,
-)
+from randes_cli.core.compiled.kernel import available, processor
+from randes_cli.core.kernel import Added, Overflow
 from randes_cli.core.signs import SignRun, Window, sign_bits
 from randes_cli.specs import Signs
 from tests.core.kernels import (
@@ -179,13 +175,16 @@ def test_a_shorter_task_adds_to_the_first_rows_alone(kind: str) -> None:
 def test_a_delta_beyond_the_grid_raises_with_its_size_in_steps(
     kind: str, units: float, others: float
 ) -> None:
-    task = np.array([others, units, others], np.float32) / 4
-    kernel = KERNELS[kind](4, 1)
-    kernel.set_base(0, None, "F32", 3)
-    kernel.begin(3, None, 16)
+    task = np.full(35, others, np.float32) / 4
+    task[1] = units / 4
+    kernel = KERNELS[kind](36, 1)
+    kernel.set_base(0, None, "F32", 35)
+    kernel.begin(35, None, 16)
     with pytest.raises(Overflow) as caught:
-        kernel.add(0, task.view(np.uint8), "F32", plain(1, 3, 4.0))
+        kernel.add(0, task.view(np.uint8), "F32", plain(1, 35, 4.0))
     assert caught.value.peak == int(abs(np.float32(units)))
+    codes, peak = kernel.finish(16)  # nothing was added
+    assert (codes.view(np.int16).any(), peak) == (False, 0)
 
 
 @both
@@ -225,30 +224,18 @@ def test_a_sum_of_a_thousand_of_the_largest_deltas_is_exact(kind: str) -> None:
 
 @both
 @pytest.mark.parametrize("turn", [1.0, -1.0, 0.0])
-@pytest.mark.parametrize("steps", [2046.5, -2045.5, -2048.5, 2047.4999, 2048.5, 0.5, 1.5])
+@pytest.mark.parametrize("steps", [2046.5, -2048.5, 2047.4999, 4095.4999, -6143.4999, 0.5, 1.5])
 def test_sums_of_many_large_products_are_exact(kind: str, steps: float, turn: float) -> None:
     """`turn`: all alike, or (0) every other with the other sign."""
     deltas = np.full(1500, steps, np.float32) * np.float32(turn or 1.0)
     if not turn:
         deltas[::2] *= -1
     kernel, base = KERNELS[kind](1504, 1), np.zeros(6000, np.uint8)
-    (added,) = superpose(kernel, base, "F32", [deltas.view(np.uint8)], "F32", [plain(1, 1500)])[2]
-    assert added == Added(slow_energy(deltas.astype(np.float64), 0), True)
-
-
-@both
-@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("in_base", [True, False])
-def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_base: bool) -> None:
-    bad, good = np.array([0, value, 1], np.float32), np.ones(3, np.float32)
-    base, task = (bad, good) if in_base else (good, bad)
-    kernel = KERNELS[kind](4, 1)
-    kernel.set_base(0, base.view(np.uint8), "F32", 3)
-    kernel.begin(3, None, 16)
-    with pytest.raises(NonFinite):
-        kernel.add(0, task.view(np.uint8), "F32", plain(1, 3))
-    with pytest.raises(NonFinite):
-        kernel.changed(0, task.view(np.uint8), "F32")
+    exact = Added(slow_energy(deltas.astype(np.float64), 0), True)
+    for most in (1, 3, 99):  # as the passes are for older processors, and for this one
+        processor(most)
+        found = superpose(kernel, base, "F32", [deltas.view(np.uint8)], "F32", [plain(1, 1500)])
+        assert found[2] == [exact], most
 
 
 @both
