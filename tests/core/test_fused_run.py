@@ -152,23 +152,46 @@ def test_a_sum_that_stays_in_memory_has_its_squares(bits: int, level: int, tmp_p
         assert across[0].tolist() == matrix.sum(axis=0).tolist()
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_sum_is_stored_up_to_the_limit_of_its_bits(
+    bits: int, sign: float, tmp_path: Path
+) -> None:
+    most = 2 ** (bits - 1) - 1
+    kernel, codes = FusedKernel(64, 1), np.zeros(bits // 8, np.uint8)
+    path = tmp_path / "data"
+    path.write_bytes(np.array([most // 2, most // 2 + 1, most // 2 + 2], np.float32).tobytes())
+    with path.open("rb") as file:
+        for at, fits in ((4, True), (8, False)):
+            both = [(file.fileno(), 0), (file.fileno(), at)]
+            adds = [Step(Kind.ADD, place, "F32", scale=sign) for place in both]
+            begin = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, str(bits))]
+            rows = packed([*begin, *adds, Step(Kind.STORE, None, str(bits), to=codes)])
+            assert rows is not None
+            made = kernel.runner.run(Chunk(0, 1, 1, (1, 1), Signs.none), rows)
+            assert (made is not None) is fits
+            assert not fits or codes.view(f"i{bits // 8}")[0] == sign * most
+
+
 def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_path: Path) -> None:
     raw = values(0, "F32", 1.0)
     path = tmp_path / "data"
     path.write_bytes(raw.tobytes())
     fd = os.open(path, os.O_RDONLY)
-    kernel = FusedKernel(ROWS * COLS, 1)
-    chunk = Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), Signs.none)
 
-    def add(scale: float, at: int = 0) -> object:
+    def add(scale: float, at: int = 0, count: int = ROWS * COLS) -> object:
+        chunk = Chunk(0, count, count, (1, count), Signs.none)
         steps = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, "16")]
         rows = packed([*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
         assert rows is not None
+        kernel = FusedKernel(count // 3, 1)
         return kernel.runner.run(chunk, rows)
 
     assert add(2.0**4) is not None, level
     assert add(2.0**12) is None
     assert add(2.0**4, at=4) is None  # the file ends early
+    assert add(2.0**4, count=300) is not None
+    assert add(2.0**4, count=240) is None  # digests of so few bytes are of one piece
     os.close(fd)
 
 
