@@ -7,10 +7,10 @@ import pytest
 
 from randes_cli.core import seal_passes as both
 from randes_cli.core.agreement import part_of
-from randes_cli.core.codes import fit_scales, inverse_scales, packed_bytes
+from randes_cli.core.codes import fit_scales, inverse_scales, pack_codes, packed_bytes
 from randes_cli.core.compiled import cut as fused_cut
 from randes_cli.core.compiled.kernel import available
-from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.levels import SEAL_BITS, thresholds
 from randes_cli.core.seal_passes import Scales, Units
 
 if not available():
@@ -70,3 +70,13 @@ def test_codes_and_sums_are_those_of_numpy(
     monkeypatch.setattr(fused_cut, "library", lambda: None)
     monkeypatch.setattr(both, "_AT_ONCE", 1024)
     assert passes() == compiled, level
+
+
+@pytest.mark.parametrize("bits", SEAL_BITS)
+def test_a_number_at_a_threshold_has_the_code_below_it(bits: int, level: int) -> None:
+    limits, codes = np.resize(thresholds(bits), 200), np.arange(200) % (2**bits - 1)
+    one, out = np.ones(200, np.float32), np.empty(packed_bytes(200, bits), np.uint8)
+    for more, scaled in enumerate((limits, np.nextafter(limits, np.float32(np.inf)))):
+        how = Scales((one[:1], scaled[None]), (one[:1], one[None]), 0)
+        both.cut(np.ones(200, np.int16), 0, bits, how, out)
+        assert np.array_equal(out, pack_codes((codes + more).astype(np.uint8), bits)), level

@@ -173,6 +173,21 @@ def test_a_sum_is_stored_up_to_the_limit_of_its_bits(
             assert not fits or codes.view(f"i{bits // 8}")[0] == sign * most
 
 
+def test_a_change_is_seen_wherever_in_a_chunk_it_is(tmp_path: Path) -> None:
+    path, kernel = tmp_path / "data", FusedKernel(64, 1)
+    for at in (3, 299):
+        numbers = np.zeros(300, np.float32)
+        numbers[at] = 2.0**-30  # less than half a part of a step
+        path.write_bytes(numbers.tobytes())
+        with path.open("rb") as file:
+            begin = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, "16")]
+            rows = packed([*begin, Step(Kind.ADD, (file.fileno(), 0), "F32", scale=1.0)])
+            assert rows is not None
+            made = kernel.runner.run(Chunk(0, 300, 60, (5, 60), Signs.none), rows)
+        assert made is not None
+        assert made[["squares", "rests", "changed"]][2].tolist() == (0, 0, 1)
+
+
 def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_path: Path) -> None:
     raw = values(0, "F32", 1.0)
     path = tmp_path / "data"

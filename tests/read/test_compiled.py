@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from randes_cli import PackOptions, Transform, errors, pack, seal
 from randes_cli.core.arrays import Raw
 from randes_cli.core.compiled.kernel import FusedKernel, available
+from randes_cli.core.convert import numpy_dtype
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.core.signs import SignWindow
 from randes_cli.files.bank.file import BankFile
@@ -19,16 +21,19 @@ from randes_cli.files.base import bank_base
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Signs
 from tests.checkpoints import perturbed, random_state, save
+from tests.hostile.small import contents, forge
 
 if not available():
     pytest.skip("not compiled", allow_module_level=True)
 
-#: Larger than a strip and a chunk; of 1 to 8 bits, chunks of codes end inside its pieces.
+#: Larger than a strip and a chunk; of 1 to 8 bits, chunks of codes end inside its pieces. One is as
+#: long as two strips of 960 elements.
 SHAPES = {
     "wide.weight": [1030, 2077],
     "layers.0.weight": [70, 1033],
     "layers.1.weight": [70, 1033],
     "norm.weight": [1033],
+    "zero.weight": [1920],
 }
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 ELEMENTS = 2**17
@@ -37,9 +42,13 @@ ELEMENTS = 2**17
 def bank(
     folder: Path, kind: str, preset: str, bits: int | None = None, live_bits: int = 16
 ) -> Path:
-    """A bank of two tasks, one of them with a positive tensor that noise turns."""
+    """A bank of two tasks, with a positive tensor that noise turns, and one that is 0 somewhere."""
     base = random_state(SHAPES, dtype=DTYPES[kind])
-    base["norm.weight"] = base["norm.weight"].abs() / 256 + 2**-6
+    for name in ("norm.weight", "zero.weight"):
+        base[name] = base[name].abs() / 256 + 2**-6
+    base["norm.weight"][900:] += 8  # noise turns its beginning alone
+    base["zero.weight"][7] = 0
+    base["wide.weight"][0, 0] = 6e4 if kind == "F16" else 7e4  # beyond float16
     paths = [save(base, folder / "base.safetensors")]
     for seed in range(2):
         paths.append(save(perturbed(base, seed=seed, scale=0.02), folder / f"t{seed}.safetensors"))
@@ -84,9 +93,10 @@ def test_one_call_gives_what_numpy_gives_in_every_dtype(
 ) -> None:
     path = bank(tmp_path, kind, preset, bits, live_bits)
     for dtype in (None, "F16", "F32"):
-        fast = retrieved(path, FusedKernel(ELEMENTS, 1), dtype=dtype)
-        assert fast == retrieved(path, NumpyKernel(ELEMENTS, 1), dtype=dtype)
-        assert fast[1] == ("norm.weight",)
+        found = retrieved(path, NumpyKernel(ELEMENTS, 1), dtype=dtype)
+        assert found[1:3] == (("norm.weight",), int(dtype == "F16" and kind != "F16"))
+        for elements in (ELEMENTS, 2**10):
+            assert found == retrieved(path, FusedKernel(elements, 1), dtype=dtype)
 
 
 def test_a_file_gets_the_bytes_that_memory_gets(
@@ -146,15 +156,15 @@ def test_damage_is_found_in_one_call_as_it_is_strip_by_strip(
     assert fast[3] == {key}
 
 
-def test_an_infinite_value_of_a_forged_base_is_found(tmp_path: Path) -> None:
-    path = bank(tmp_path, "F16", "hankel")
-    with BankFile(path) as file:
-        at = file.header.starts["base/wide.weight"]
-    data = bytearray(path.read_bytes())
-    data[at : at + 2] = b"\x00\x7c"
-    path.write_bytes(data)
-    with pytest.raises(errors.BankDamaged, match="base/wide"):
-        retrieved(path, FusedKernel(ELEMENTS, 1))
+@pytest.mark.parametrize("kind", DTYPES)
+def test_an_infinite_value_of_a_forged_base_is_found(kind: str, tmp_path: Path) -> None:
+    tensors, data, manifest = contents(bank(tmp_path, kind, "hankel"))
+    forged = np.array([np.inf], numpy_dtype(kind)).tobytes()
+    data["base/wide.weight"] = forged + data["base/wide.weight"][len(forged) :]
+    path = forge(tmp_path / "forged.randes", tensors, data, json.dumps(manifest).encode())
+    for kernel in (FusedKernel, NumpyKernel):
+        with pytest.raises(errors.BankDamaged, match="base/wide"):
+            retrieved(path, kernel(ELEMENTS, 1))
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
