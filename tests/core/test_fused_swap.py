@@ -67,12 +67,13 @@ def units(
 
 
 def tensor(random: np.random.Generator) -> Tensor:
-    """A tensor of any kind, or some of its elements."""
+    """A tensor of any kind, some of them the base's, or some of its elements."""
     view = _SHAPES[random.integers(len(_SHAPES))]
     elements, signs = view[0] * view[1], list(Signs)[random.integers(len(Signs))]
     cols = view[1] if random.random() < 0.8 else elements
     base_dtype = str(random.choice(_DTYPES))
-    dtype = base_dtype if random.random() < 0.7 else str(random.choice(_DTYPES))
+    bare = random.random() < 0.2
+    dtype = base_dtype if bare or random.random() < 0.7 else str(random.choice(_DTYPES))
     scale = float(np.float32(random.choice([2.0**-9, -0.3, 3e-7, 1e-42, 2.0**100, 1e36])))
     kind = str(random.choice(["i16", "i8", "8", "4", "3", "2", "1"]))
     flips = random.bytes(sign_bytes(signs, *(view if signs is Signs.two_sided else (1, elements))))
@@ -83,7 +84,7 @@ def tensor(random: np.random.Generator) -> Tensor:
     shape = elements // cols, cols
     turned = many_signs(signs, np.frombuffer(flips, np.uint8)[None], shape, view)
     with np.errstate(over="ignore"):
-        made = wide + values * (turned.reshape(-1) * np.float32(scale))
+        made = wide if bare else wide + values * (turned.reshape(-1) * np.float32(scale))
     first, last = (
         sorted(random.integers(0, elements + 1, 2)) if random.random() < 0.3 else (0, elements)
     )
@@ -91,7 +92,7 @@ def tensor(random: np.random.Generator) -> Tensor:
     narrow(made[first:last].copy(), dtype, wanted)
     out = random.integers(0, 256, wanted.size + 2 * _FREE).astype(np.uint8)
     place = int(random.integers(0, _FREE // ITEM_SIZE[dtype])) * ITEM_SIZE[dtype]
-    added = Sum(address(raw), bits, scales, signs, flips, scale)
+    added = None if bare else Sum(address(raw), bits, scales, signs, flips, scale)
     source = Source(int(first), int(last), cols, view, address(base), base_dtype, dtype, added)
     return Tensor(source, out, place, wanted, [raw, base])
 
