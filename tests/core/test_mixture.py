@@ -72,6 +72,21 @@ def test_a_gaussian_keeps_what_its_levels_are_made_for() -> None:
     assert mixture.length() == pytest.approx(gain(2), abs=1e-3)
 
 
+def test_of_a_sum_that_keeps_more_than_itself_the_heavy_delta_gets_more() -> None:
+    ends = [np.array([[0.9, 1.0]]), np.array([[1.5, 1.0]])]
+    energy = np.array([[1.0, 3.0]])
+    kept = Mixture(energy, Shapes.of(ends), np.full(1, 64.0), 1).fitted(np.array([1.04]))[0]
+    assert kept @ energy[0] / 4 == pytest.approx(1.04)
+    assert kept[0] - kept[1] == pytest.approx(4 * 0.04 * 0.9 * 0.5, abs=0.01)
+
+
+def test_scales_take_in_large_elements_that_are_alone_in_their_rows() -> None:
+    often, other = np.full((2, 1), 0.01), np.full((2, 1), 0.5)
+    shapes = Shapes(often, other, (1 - 0.99 * 0.5) / often, other, 8 * other)
+    few, many = Mixture(np.ones((2, 1)), shapes, np.array([10.0, 1000.0]), 1).supposed()[:, 0]
+    assert few > 0.95 and many < 0.8
+
+
 def test_what_a_sample_missed_counts_as_few_large_elements() -> None:
     sampled = np.array([[1.0], [1.5], [7.0], [100.0]])
     alike, far = tails(sampled, np.array([3.0])), tails(sampled, np.array([15.0]))

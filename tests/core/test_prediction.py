@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import crossing
 from randes_cli.core.prediction.crossing import Grams
 from randes_cli.core.prediction.cut import Cut
@@ -48,7 +49,7 @@ def exact(
     return np.array(cosines), np.array(errors)
 
 
-@pytest.mark.parametrize("groups", [[0] * 5, [0, 1, 0, 1, 1], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize("groups", [[0] * 5, [0, 1, 2, 1, 1], [0, 1, 2, 3, 4]])
 def test_moments_from_gram_matrices_equal_those_of_the_sums(groups: list[int]) -> None:
     deltas = np.random.default_rng(0).standard_normal((5, 4, 30))
     deltas[1] += 2 * deltas[0]
@@ -138,6 +139,29 @@ def test_moments_over_some_tensors_are_those_of_the_sums_there() -> None:
     cosines, errors = exact(deltas[:, [0, 2]], [0] * 3)
     assert np.allclose(found.cosine, cosines)
     assert np.allclose(found.error(np.ones(3)), errors)
+
+
+def test_nothing_comes_back_of_a_delta_whose_coefficient_is_0() -> None:
+    deltas = np.random.default_rng(5).standard_normal((3, 4, 50))
+    found = predict(lengths(deltas, [0] * 3), grams(deltas))
+    some = found.at([1.0, 0.0, 0.5])
+    assert found.at([1.0, 0.1, 0.5]) is found
+    for one, other in ((found.dot, some.dot), (found.length, some.length)):
+        assert np.array_equal(other, one * np.array([1, 0, 1]))
+
+
+def test_a_cut_is_read_as_it_was_measured_or_as_levels_are_made() -> None:
+    """One sum that was measured, one that was not, and one that stays live, of a share of 1/2."""
+    supposed = Cut.supposed(np.full(3, 2.0), 2, np.array([64.0, 64.0, 0.0]))
+    cut = supposed.measured(*(np.array([value, 0.0, 0.0]) for value in (4.0, 2.0, 3.6)))
+    energy, whole = np.ones((3, 2)), np.array([4.0, 5.0, 6.0])
+    kept, length = cut.read(energy, None, whole)
+    assert kept.tolist() == [[0.5, 0.5], [1.0, 1.0], [1.0, 1.0]]
+    expected = [4 * 3.6, 2 * 5 / (1 - DISTORTION[2]), 2 * 6]
+    assert length == pytest.approx(expected)
+    kept, length = cut.read(energy, [energy, energy], whole)  # of Gaussians
+    assert kept == pytest.approx(np.array([[0.5, 0.5], [1.0, 1.0], [1.0, 1.0]]), abs=1e-3)
+    assert length == pytest.approx(expected, rel=1e-3)
 
 
 def test_of_a_cell_of_several_tensors_a_pair_has_one_cosine_in_all_of_them() -> None:

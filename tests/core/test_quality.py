@@ -112,6 +112,22 @@ def test_what_a_task_left_alone_is_kept_whole() -> None:
     assert mean_kept(noise_of(Lengths(none, none, none, none > 0, ()))) == (1.0, 1.0, 1.0)
 
 
+def test_rounding_to_a_grid_and_deltas_that_nobody_answers_for_are_noise() -> None:
+    """One task, and one that changed nothing: ⟨Δ, q⟩ and ‖q‖² are 3 of 4, beside a ‖q‖² of 5."""
+    whole, rounded = np.array([[4.0, 0.0]]), np.array([[3.0, 0.0]])
+    beside = {0: np.array([5.0])}
+    noise = noise_of(Lengths(whole, rounded, rounded, whole > 0, (0, 0), others=beside))
+    assert noise.others.tolist() == [5 / 4, 0] and noise.rounding.tolist() == [1 / 4, 0]
+    assert noise.along.tolist() == [3 / 4, 1]
+    assert noise.cosine == pytest.approx([3 / (4 * 8) ** 0.5, 1.0])
+
+
+def test_what_a_share_drops_counts_half_as_noise_and_whole_for_the_cosine() -> None:
+    noise = Noise(*(np.array([value]) for value in (7.0, 4.0, 1.0, 0.1, 0.5)))
+    assert noise.whole.tolist() == [7 + 2 + 1]
+    assert noise.cosine == pytest.approx([0.5 / (7 + 4 + 1 + 2 * 0.5 - 1) ** 0.5])
+
+
 def test_families_are_told_by_their_mean_and_range() -> None:
     noise = Noise(*(np.array([value]) for value in (7.0, 0.0, 1.0, 0.1, 1.0)))
     told = sorted(

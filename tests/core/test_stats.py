@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core.prediction.cosines import cosines, default_coefficient, is_lost, rounding_of
+from randes_cli.core.prediction.cosines import (
+    cosines,
+    default_coefficient,
+    is_lost,
+    near,
+    rounding_of,
+)
 
 
 def test_cosines_of_a_gram_matrix_equal_those_of_its_vectors() -> None:
@@ -37,3 +43,9 @@ def test_many_deltas_of_one_length_are_not_lost_but_a_short_one_among_long_ones_
     assert not is_lost(tasks**-0.5, tasks).any()
     found = is_lost(np.array([0.02, 0.0, 0.2]), np.array([3.0, 1, 3]))
     assert found.tolist() == [True, True, False]
+
+
+def test_tasks_are_near_those_of_their_group_that_changed_something() -> None:
+    changed = np.array([[True, False, True], [True, True, False]])
+    assert near(changed, [0, 1, 0]).tolist() == [[2, 0, 2], [1, 1, 1]]
+    assert near(changed[0], [0, 0, 1]).tolist() == [1, 1, 1]
