@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from randes_cli import inspect, pack
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import GRAM
-from randes_cli.plan import Rect
-from randes_cli.specs import TensorInfo
+from randes_cli.plan import Rect, plan_units
+from randes_cli.specs import TensorInfo, Transform
 from randes_cli.stats import grams
 from randes_cli.stats.grams import During, PackedGrams, StoredGrams, Summing, flat_bytes
+from randes_cli.stats.stored import choose_cells, empty_statistics, merge_cells
 
 
 class _Bank:
@@ -108,3 +110,18 @@ def test_a_damaged_matrix_is_found_where_it_is_looked_at(tmp_path: Path) -> None
     path.write_bytes(data)
     with pytest.raises(BankDamaged, match=r"tensor 'stats/gram' is damaged"):
         inspect(path)
+
+
+@pytest.mark.parametrize(("tasks", "sizes"), [(4, [1] * 4), (5, [2, 2]), (181, [2, 2]), (182, [4])])
+def test_matrices_are_kept_by_tensor_by_type_or_for_all(tasks: int, sizes: list[int]) -> None:
+    """Up to a 64th of these 64 KiB, up to a mebibyte, or beyond; a pair is 16 bytes times T²."""
+    base = [TensorInfo(f"h.{n}.{kind}", "F32", (64, 64)) for n in range(2) for kind in "vw"]
+    units = list(plan_units(base, Transform()))
+    cells = choose_cells(units, base, tasks)
+    assert [len(names) for _, names in cells] == sizes
+    fine = choose_cells(units, base, 1)
+    values = np.arange(4.0 * 2 * 3 * 3).reshape(4, 2, 3, 3)
+    merged = merge_cells(replace(empty_statistics(base, fine), grams=values), cells)
+    of = {name: values[row] for row, (_, (name,)) in enumerate(fine)}
+    assert merged.cells == tuple(cells)
+    assert np.array_equal(merged.grams, [sum(of[name] for name in names) for _, names in cells])
