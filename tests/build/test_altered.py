@@ -105,6 +105,7 @@ def test_a_dry_run_foresees_what_float32_does_not_show_of_float64(
     ahead = pack(source, tasks, bank, run=ONE, dry_run=True)
     made = pack(source, tasks, bank, run=ONE)
     assert ahead.kept_exactly == made.kept_exactly and list(made.kept_exactly["a"]) == ["w"]
+    assert not made.kept_exactly["b"]
     assert ahead.bank_bytes == made.bank_bytes
 
     (late,) = Packer(tmp_path).inputs({"c": {**fine, "w": fine["w"] * (1 + 1e-10)}})
