@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import decode
+from randes_cli.files.bank.records import SealRecord
 from tests.bank_example import example_bank
 
 Change = Callable[[dict[str, Any]], object]
@@ -28,6 +30,10 @@ def manifest(tmp_path: Path) -> dict[str, Any]:
 
 def task(**fields: object) -> Change:
     return lambda m: m["tasks"][1].update(fields)
+
+
+def cells(*made: object) -> Change:
+    return lambda m: m["stats"].update(cells=[*made])
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
@@ -60,6 +66,20 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "unchanged": (task(unchanged=["x"]), "tasks[1].unchanged names 'x', which the base lacks"),
     "shape": (task(shapes={"w": [2, 4]}), "tasks[1].shapes['w'] does not extend"),
     "coefficient": (task(coefficient=1e7), "tasks[1].coefficient is out of range"),
+    "prefix": (task(prefix=["a\x1b.", ""]), "tasks[1].prefix is not valid"),
+    "a share of text": (lambda m: m.update(shares={"0": 2.0}), "shares['0'] is not valid"),
+    "a share of no group": (lambda m: m.update(shares={"1": 2}), "shares['1'] is not a group of"),
+    "forgotten to come": (lambda m: m.update(forgotten=[[2, 0]]), "forgotten has 2 of group 0"),
+    "forgotten elsewhere": (
+        lambda m: m.update(next_index=3, forgotten=[[2, 1]]),
+        "forgotten has 2 of group 1",
+    ),
+    "a cell with an escape": (cells(["a\x1b", ["w"]]), "stats.cells[0] does not name"),
+    "a tensor twice in a cell": (cells(["a", ["w", "w"]]), "stats.cells[0] names a tensor twice"),
+    "a tensor in two cells": (
+        cells(["a", ["w"]], ["b", ["w"]]),
+        "stats.cells[1] names a tensor twice",
+    ),
     "estimated": (
         lambda m: m["stats"].update(estimated=[[0, 7]]),
         "stats.estimated names an index that no task has",
@@ -86,6 +106,21 @@ def test_an_unknown_feature_is_refused_by_name(manifest: dict[str, Any]) -> None
     manifest["features"].append("time-travel")
     with pytest.raises(NewerFormat, match="requires 'time-travel'"):
         decode(json.dumps(manifest).encode())
+
+
+def test_the_only_two_tasks_may_have_an_estimate(manifest: dict[str, Any]) -> None:
+    manifest["stats"].update(estimated=[[0, 1]])
+    assert decode(json.dumps(manifest).encode()).estimated == {(0, 1)}
+
+
+def test_features_are_those_that_are_needed_each_once(manifest: dict[str, Any]) -> None:
+    made, seal = decode(json.dumps(manifest).encode()), SealRecord(4)
+    full = made.with_sealed({0: seal}).with_sealed({0: seal}).with_shares({0: 2})
+    assert full.features == ("superposition", "sealed", "share")
+    assert full.with_sealed({}).with_shares({0: 1}).features == made.features
+    assert replace(made, features=(*made.features, "ties")).to_json()["features"] == [
+        *made.features
+    ]
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":1,"a":2}', b'{"a":NaN}', b"\xff"])

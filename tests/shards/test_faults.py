@@ -77,8 +77,9 @@ def test_any_call_that_fails_leaves_the_old_bank_and_no_litter(stage: Stage) -> 
     assert failed > 5
 
 
-def test_a_new_bank_that_fails_leaves_no_folder(folder: Path) -> None:
-    with pytest.raises(NoSpace), faulty(fail_with(errno.ENOSPC), 2, names=("replace",)):
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_new_bank_that_fails_leaves_no_folder(at: int, folder: Path) -> None:
+    with pytest.raises(NoSpace), faulty(fail_with(errno.ENOSPC), at, names=("replace",)):
         sharded(folder, "whole")
     assert not list(folder.glob("*bank*"))
 

@@ -10,7 +10,14 @@ from typing import Any, TypeVar, cast
 
 from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged
-from randes_cli.limits import LIMITS, LONGEST_TEXT, MOST_COEFFICIENT, MOST_SCORE, has_control
+from randes_cli.limits import (
+    LIMITS,
+    LONGEST_TEXT,
+    MOST_COEFFICIENT,
+    MOST_SCORE,
+    has_control,
+    is_name,
+)
 from randes_cli.specs import ITEM_SIZE, Kind
 
 T = TypeVar("T")
@@ -203,7 +210,8 @@ def as_pair(value: object) -> tuple[int, int] | None:
 def as_name_pair(value: object) -> tuple[str, str] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
-    return (value[0], value[1]) if all(isinstance(part, str) for part in value) else None
+    good = all(isinstance(part, str) and is_name(part) for part in value)
+    return (value[0], value[1]) if good else None
 
 
 def as_exponent(value: object) -> int | None:
