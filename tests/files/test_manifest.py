@@ -65,6 +65,17 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "group": (task(group=1), "tasks[1].group is not a group of this bank"),
     "unchanged": (task(unchanged=["x"]), "tasks[1].unchanged names 'x', which the base lacks"),
     "shape": (task(shapes={"w": [2, 4]}), "tasks[1].shapes['w'] does not extend"),
+    "shape of nothing": (task(shapes={"x": [2, 3]}), "tasks[1].shapes names 'x', which the base"),
+    "dtype of nothing": (task(dtypes={"x": "F16"}), "tasks[1].dtypes names 'x', which the base"),
+    "from integers": (
+        lambda m: [
+            m["base"]["tensors"].update(n=["I64", [1]]),
+            m["tasks"][1].update(dtypes={"n": "F32"}),
+        ],
+        "tasks[1].dtypes['n'] is F32, the base's I64",
+    ),
+    "no default": (lambda m: m["tasks"][1].pop("default"), "tasks[1].default is missing"),
+    "a tie of what is there": (task(ties={"w": "w"}), "tasks[1].ties['w'] is no further name"),
     "coefficient": (task(coefficient=1e7), "tasks[1].coefficient is out of range"),
     "prefix": (task(prefix=["a\x1b.", ""]), "tasks[1].prefix is not valid"),
     "a share of text": (lambda m: m.update(shares={"0": 2.0}), "shares['0'] is not valid"),
