@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +18,18 @@ from tests.bank_example import example_bank
 Change = Callable[[dict[str, Any]], object]
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("example")
+    example_bank(folder)
+    with BankFile(folder / "example.randes") as opened:
+        return opened.read_whole("manifest").tobytes()
+
+
 @pytest.fixture
-def manifest(tmp_path: Path) -> dict[str, Any]:
+def manifest(text: bytes) -> dict[str, Any]:
     """The example's manifest as JSON."""
-    example_bank(tmp_path)
-    with BankFile(tmp_path / "example.randes") as opened:
-        made: dict[str, Any] = json.loads(opened.read_whole("manifest").tobytes())
+    made: dict[str, Any] = json.loads(text)
     return made
 
 
@@ -77,6 +82,12 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "no default": (lambda m: m["tasks"][1].pop("default"), "tasks[1].default is missing"),
     "a tie of what is there": (task(ties={"w": "w"}), "tasks[1].ties['w'] is no further name"),
     "coefficient": (task(coefficient=1e7), "tasks[1].coefficient is out of range"),
+    "coefficient of truth": (task(coefficient=True), "tasks[1].coefficient is out of range"),
+    "coefficient of text": (task(coefficient="1"), "tasks[1].coefficient is out of range"),
+    "another seal": (
+        lambda m: m.update(sealed={"0": {"bits": 4, "layout": "levels/2"}}),
+        "sealed[0].layout is 'levels/2', which this version does not know",
+    ),
     "prefix": (task(prefix=["a\x1b.", ""]), "tasks[1].prefix is not valid"),
     "a share of text": (lambda m: m.update(shares={"0": 2.0}), "shares['0'] is not valid"),
     "a share of no group": (lambda m: m.update(shares={"1": 2}), "shares['1'] is not a group of"),
@@ -105,6 +116,52 @@ def test_a_bad_field_is_refused_by_its_name(manifest: dict[str, Any], case: str)
     with pytest.raises(BankDamaged) as caught:
         decode(json.dumps(manifest).encode())
     assert str(caught.value).startswith(f"manifest: {reason}")
+
+
+#: Values of another kind than a task's field takes.
+WRONG: dict[str, list[object]] = {
+    "pickle": [3, "a\x1b", "x" * 70_000],
+    "dtype": [[], "F7"],
+    "prefix": ["ab", ["a"], [1, 2]],
+    "shapes['w']": ["ab", [1] * 65, [2.0, 3], [2**63, 3], [True, 3]],
+    "own['x']": [3, "ab", ["F32"], [3, [1]], ["F7", [1]], ["F32", 3]],
+    "own['y']": [["F32", [1.0]], ["F32", [True]], ["F32", [2**62]], ["F32", [-1]]],
+    "left_out['x']": [3, "a\x1b"],
+    "files['x.json']": [3, "0" * 31, "G" * 32],
+    "layout['']": [3, None],
+}
+ENTRIES: dict[tuple[str, Any], list[object]] = {
+    ("steps", "w"): [True, 1.0, "1"],
+    ("widths", "w"): [8.0, "8"],
+    ("forgotten", 0): [[1], [1, 2, 3], "ab", [1, 0.0]],
+    ("tuning", "a"): [{}, 3, [3], [[1]], [["x", 1]], [[1, "x"]]],
+}
+
+
+def each(table: Mapping[Any, list[object]]) -> list[tuple[Any, object]]:
+    return [(field, value) for field, values in table.items() for value in values]
+
+
+@pytest.mark.parametrize(("field", "value"), each(WRONG))
+def test_a_value_of_another_kind_is_refused(
+    field: str, value: object, manifest: dict[str, Any]
+) -> None:
+    name, _, key = field.partition("['")
+    manifest["tasks"][1][name] = {key.removesuffix("']"): value} if key else value
+    with pytest.raises(BankDamaged) as caught:
+        decode(json.dumps(manifest).encode())
+    assert str(caught.value) == f"manifest: tasks[1].{field} is not valid"
+
+
+@pytest.mark.parametrize(("field", "value"), each(ENTRIES))
+def test_an_entry_of_another_kind_is_refused(
+    field: tuple[str, Any], value: object, manifest: dict[str, Any]
+) -> None:
+    table, key = field
+    manifest[table] = [value] if key == 0 else {key: value}
+    with pytest.raises(BankDamaged) as caught:
+        decode(json.dumps(manifest).encode())
+    assert str(caught.value) == f"manifest: {table}[{key!r}] is not valid"
 
 
 def test_a_newer_version_is_refused_as_newer(manifest: dict[str, Any]) -> None:
