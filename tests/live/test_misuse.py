@@ -254,6 +254,9 @@ def test_a_pool_that_is_closed_or_copied_says_so(bank: Path) -> None:
     copy.deepcopy(model)
     with pytest.raises(UsageError, match="the pool is closed"), pool.use("cars"):
         pass
+    with randes_cli.Bank.open(bank) as opened:
+        Pool(opened, model).close()
+        randes_cli.transformers.from_bank(opened, "cars")  # the bank is whose it was
 
 
 def _integers(model: Any) -> None:

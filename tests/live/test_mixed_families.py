@@ -99,9 +99,15 @@ def bart() -> Made:
 @pytest.mark.parametrize(
     "make", [gpt_oss, longcat, llama4, falcon, bart], ids=lambda make: make.__name__
 )
-def test_families_with_layers_of_their_own(make: Callable[[], Made], tmp_path: Path) -> None:
+def test_families_with_layers_of_their_own(
+    make: Callable[[], Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = bank_of(make, tmp_path, options(groups=2, bits=4))
     models, batch = alone(bank), batch_of(make()[1])
+    if make is gpt_oss:  # biases as of experts too many for a table
+        with monkeypatch.context() as small:
+            small.setattr("randes_cli.live.attaching.MOST_TABLE", 0)
+            assert_rows_are_their_tasks(attached(bank), models, batch)
     given = {"max_new_tokens": 4, "min_new_tokens": 4, "num_beams": 2, "pad_token_id": 0}
     ids = batch["input_ids"]
     for hold in ("dense", "codes"):

@@ -71,18 +71,20 @@ def test_a_kind_of_batch_is_tried_once(tmp_path: Path) -> None:
 
 
 class Distances(nn.Module):
-    """A bias that two layers make of distances, of which there are as many as rows divide."""
+    """Biases that layers and a matrix make of distances, of which there are as many as rows
+    divide."""
 
     def __init__(self, places: int) -> None:
         super().__init__()
         self.bias = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 4, bias=False))
+        self.matrix = nn.Parameter(torch.randn(2, 32))
         self.register_buffer("places", torch.randn(places, 2), persistent=False)
         self.last = nn.Linear(8, 40)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = torch.sigmoid(self.bias(self.places)).reshape(1, -1)
         x = torch.as_tensor(self.last(x))
-        return x + bias[:, :40]
+        return x + bias[:, :40] + torch.tanh(self.places @ self.matrix).reshape(1, -1)[:, :40]
 
 
 @pytest.mark.parametrize("places", [10, 11])

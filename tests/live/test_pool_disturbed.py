@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,7 +94,8 @@ def test_a_block_in_a_block_of_its_task_does_not_wait_for_who_waits_for_it(tmp_p
     bank = bank_of(gpt2, tmp_path)
     asked = threading.Event()
     with Pool(bank, randes_cli.transformers.from_bank(bank)) as pool:
-        with pool.use("cars"):
+        with pool.use("cars") as model, torch.no_grad():
+            next(model.parameters()).mul_(1)  # written to, as by who trains
             other = threading.Thread(target=lambda: pool.use("sun").__enter__())
             other.start()
             while not pool._queue:
@@ -104,6 +106,50 @@ def test_a_block_in_a_block_of_its_task_does_not_wait_for_who_waits_for_it(tmp_p
                 pass
         other.join()
         assert pool.current == "sun"
+
+
+def test_an_interrupt_at_the_end_of_a_swap_is_not_the_end_of_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(gpt2, tmp_path)
+    with Pool(bank, randes_cli.transformers.from_bank(bank)) as pool:
+        write = pool._write
+
+        def pressed(*given: Any) -> None:
+            write(*given)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(pool, "_write", pressed)
+        with pytest.raises(KeyboardInterrupt), pool.use("cars"):
+            raise AssertionError("it was pressed before")
+        monkeypatch.undo()
+        with pool.use("cars") as model:
+            model(torch.arange(4)[None])
+
+
+@pytest.mark.parametrize("step", ["_planned", "_write"])
+def test_a_parameter_that_is_replaced_amid_a_swap_is_noticed(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(gpt2, tmp_path)
+    model, wanted = randes_cli.transformers.from_bank(bank), states(bank)["cars"]
+    with Pool(bank, model) as pool:
+        run = getattr(pool, step)
+
+        def replaced(*given: Any) -> Any:
+            monkeypatch.undo()
+            made, layer = run(*given), model.transformer.h[0].mlp.c_fc
+            layer.weight = nn.Parameter(torch.zeros_like(layer.weight))
+            for _ in range(2):
+                with suppress(TimeoutError), pool.use("sun", timeout=0):
+                    pass
+            return made
+
+        monkeypatch.setattr(pool, step, replaced)
+        with pool.use("cars"):
+            assert step == "_write" or is_whole(model, wanted)
+        with pool.use("cars"):
+            assert is_whole(model, wanted)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -186,8 +186,6 @@ class Pool:
 
         But for threads that run the task already: who waits for them would wait for ever.
         """
-        if self._swapper is not None:
-            return False
         if any(user.thread == ticket.thread for user in self._users):
             if self.current == ticket.task:
                 return True
