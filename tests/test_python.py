@@ -114,6 +114,10 @@ def test_what_names_no_task_or_no_table_of_checkpoints_is_refused(tmp_path: Path
         randes_cli.inspect(bank, by="tensor")
     with pytest.raises(randes_cli.UsageError, match=r"no bank; give a checkpoint as \{task: path"):
         randes_cli.diff(bank, alone)
+    with pytest.raises(randes_cli.UsageError, match="--max-shard-size"):
+        randes_cli.UnpackOptions(shard_bytes=0)
+    with randes_cli.Bank.open(bank) as file, pytest.raises(randes_cli.UsageError, match="--lambda"):
+        file.retrieve("one", coefficient=1e9)
     nothing: Any = None
     missing = pytest.raises(randes_cli.MissingError, match=r"no task None .*; it has one")
     with randes_cli.Bank.open(bank) as file, missing:

@@ -74,6 +74,8 @@ def test_refusals(bank: Path, family: Path, randes: Callable[..., Result]) -> No
         (["remove", bank, "-t", "a"], 5, "--checkpoint"),
         (["remove", bank, "-t", "a", "--checkpoint", family / "c.safetensors"], 4, "not the"),
         (["remove", bank, "-t", "zz"], 5, "no task"),
+        (["remove", bank, "a", *2 * ["--checkpoint", original]], 2, "names a task twice"),
+        (["remove", bank, "a", "b", "--checkpoint", original], 2, "say NAME=PATH"),
     ):
         before = bank.read_bytes()
         result = randes(*words)

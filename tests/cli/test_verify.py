@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from randes_cli.core.arrays import Raw
@@ -60,6 +61,24 @@ def test_against_measures_what_was_predicted(
     assert abs(check["cosine"] - check["predicted"]) < 0.02
     assert abs(check["cosine"] - 0.707) < 0.02
     assert {tensor["name"] for tensor in check["tensors"]} >= {"wte.weight", "h.0.w.weight"}
+
+
+def test_rows_that_a_task_added_are_compared_byte_by_byte(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    grown = load_file(family / "a.safetensors")
+    grown["wte.weight"] = torch.cat([grown["wte.weight"], torch.ones(3, 48)])
+    save_file(grown, family / "grown.safetensors")
+    assert randes("add", bank, family / "grown.safetensors").code == 0
+    against = ["--against", f"grown={family / 'grown.safetensors'}"]
+    (check,) = randes("verify", bank, *against, "--json").json["against"]
+    assert check["original"] and abs(check["cosine"] - check["predicted"]) < 0.02
+    (row,) = randes("inspect", bank, *against, "--json").json["measured"]
+    assert row["whole"]["cosine"] == pytest.approx(check["cosine"], abs=1e-6)
+    grown["wte.weight"][-1, -1] = 2
+    save_file(grown, family / "grown.safetensors")
+    refused = randes("verify", bank, *against)
+    assert refused.code == 4 and "exact tensor 'wte.weight' differs" in refused.err
 
 
 def test_a_damaged_bank_is_not_measured_and_says_so(

@@ -117,6 +117,23 @@ def test_one_content_is_no_gigabytes_of_side_files(tmp_path: Path) -> None:
             BankFile(path).close()
 
 
+def test_what_a_forged_task_would_be_unpacked_to_is_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, data, manifest = contents(make_small_bank(tmp_path))
+    content = digest(b"{}").hex()
+    key = f"files/{content}"
+    tensors[key], data[key] = TensorInfo(key, "U8", (2,)), b"[]"
+    for layout, said in (
+        ({"unet": "unet/model.safetensors"}, "no weight file for tensor '"),
+        ({"": "model.safetensors"}, f"tensor '{key}' is damaged"),
+    ):
+        manifest["tasks"][0].update(layout=layout, files={"config.json": content})
+        path = forge(tmp_path / "forged.randes", tensors, data, json.dumps(manifest).encode())
+        assert run(["unpack", str(path), "a", "-o", str(tmp_path / "out")]) == 6
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_whole_number_is_a_coefficient_as_well(tmp_path: Path) -> None:
     bank = make_small_bank(tmp_path)
     path = forged_manifest(

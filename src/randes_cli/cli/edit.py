@@ -10,7 +10,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import no_task_said, run_options, shard_size
+from randes_cli.cli.words import by_task, no_task_said, run_options, shard_size
 from randes_cli.errors import UsageError, counted
 from randes_cli.views.text import human
 
@@ -191,13 +191,13 @@ def _sizes(report: EditReport) -> str:
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
     """Checkpoints by task: ``NAME=PATH``, or ``PATH`` where one task goes."""
-    made = {}
+    pairs = []
     for text in checkpoint:
         name, equals, source = text.partition("=")
         if equals and name in task:
-            made[name] = source
+            pairs.append((name, source))
         elif len(task) == 1:
-            made[task[0]] = text
+            pairs.append((task[0], text))
         else:
             raise UsageError(f"--checkpoint {text!r}: say NAME=PATH, with a task that goes")
-    return made
+    return by_task(pairs, "--checkpoint")

@@ -19,9 +19,9 @@ from randes_cli.files.local.system import is_folder
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest, left_out_note
 from randes_cli.files.weight_names import PICKLES, component_of
-from randes_cli.limits import MOST_COEFFICIENT, Limit, check_number
+from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import FLOAT_DTYPES, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo, check_shard_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,7 @@ class UnpackOptions:
         object.__setattr__(self, "dtype", dtype or self.dtype)
         if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
-        if self.shard_bytes is not None:
-            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
+        check_shard_size(self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True)
