@@ -12,6 +12,7 @@ from randes_cli.build.pack import pack
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key
+from randes_cli.ops.verify import verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import OpenOptions, PackOptions, TaskInput
@@ -145,6 +146,8 @@ def test_a_damaged_side_file_is_not_written(bank: Path, tmp_path: Path) -> None:
     with pytest.raises(BankDamaged, match=key):
         unpack(bank, ["cars"], tmp_path / "out", PLAIN, RUN)
     assert "config.json" not in names(tmp_path / "out")
+    with BankFile(bank) as file:
+        assert verify(file, RUN).hurt == {"cars": (key,)}
 
 
 def test_side_files_come_and_go_with_tasks(bank: Path, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_a_shard_that_is_lost_or_damaged_is_named_with_the_tasks_it_hurts(
         _put_in_place(shard, harm)
     report = verify(bank, run=ONE)
     assert not report.sound and list(report.shards) == [shard.name]
+    files = [file for file in (bank, *shard.parent.iterdir()) if file.is_file()]
+    assert 0 < report.bytes_checked <= sum(file.stat().st_size for file in files)
     hurt = {
         "base/": {"whole", "half"},
         "sum/": {"whole", "half"},
