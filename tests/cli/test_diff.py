@@ -124,6 +124,9 @@ def test_a_bank_knows_the_checkpoints_that_it_was_packed_from(
     assert result.code == 1
     assert list(result.json["changed"]) == ["a"]
     assert result.json["added"] == ["new"]
+    save_file({"else": torch.ones(3)}, family / "other.safetensors")  # no model of this base
+    result = randes("diff", bank, f"a={family / 'other.safetensors'}", "--json")
+    assert (result.code, result.json["types"]) == (1, {"a": []})
 
 
 @pytest.mark.parametrize(

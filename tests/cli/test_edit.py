@@ -65,9 +65,25 @@ def test_forget_says_what_it_means(bank: Path, family: Path, randes: Callable[..
     assert randes("inspect", bank, "--json").json["forgotten"] == 1
 
 
+def test_a_task_that_takes_a_place_says_whose_and_how(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    (family / "elsewhere").mkdir()
+    original = (family / "a.safetensors").rename(family / "elsewhere" / "a.safetensors")
+    words = ["add", bank, f"a={family / 'c.safetensors'}", "--replace"]
+    assert randes(*words).code == 5
+    dry = randes(*words, "--forget", "--dry-run")
+    assert "would forget a: the record alone goes, " in " ".join(dry.err.split())
+    done = randes(*words, "--checkpoint", original)
+    assert (done.code, "forgot" in done.err) == (0, False)
+    done = randes("add", bank, f"b={family / 'c.safetensors'}", "--replace", "--forget")
+    assert "forgot b: the record alone is gone, " in " ".join(done.err.split())
+
+
 def test_refusals(bank: Path, family: Path, randes: Callable[..., Result]) -> None:
     (family / "elsewhere").mkdir()
     original = (family / "a.safetensors").rename(family / "elsewhere" / "a.safetensors")
+    both = ["remove", bank, "a", "b", "--checkpoint"]
     for words, code, said in (
         (["add", bank, f"a={family / 'c.safetensors'}"], 2, "already in the bank"),
         (["add", bank, family / "none.safetensors"], 5, "not found"),
@@ -75,7 +91,8 @@ def test_refusals(bank: Path, family: Path, randes: Callable[..., Result]) -> No
         (["remove", bank, "-t", "a", "--checkpoint", family / "c.safetensors"], 4, "not the"),
         (["remove", bank, "-t", "zz"], 5, "no task"),
         (["remove", bank, "a", *2 * ["--checkpoint", original]], 2, "names a task twice"),
-        (["remove", bank, "a", "b", "--checkpoint", original], 2, "say NAME=PATH"),
+        ([*both, original], 2, "say NAME=PATH"),
+        ([*both, f"zz={original}"], 2, "say NAME=PATH"),
     ):
         before = bank.read_bytes()
         result = randes(*words)

@@ -49,7 +49,8 @@ def test_damage_is_told_by_tensor_and_task(bank: Path, randes: Callable[..., Res
     assert refused.code == 6
     assert "own/b/head.weight" in refused.err
     forced = ["unpack", bank, "-t", "b", "-o", bank.parent / "b2.safetensors", "--force"]
-    assert randes(*forced).code == 0
+    done = randes(*forced)
+    assert (done.code, "DAMAGED: 'own/b/head.weight'" in done.out) == (0, True)
 
 
 def test_against_measures_what_was_predicted(

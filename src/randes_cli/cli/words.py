@@ -50,8 +50,8 @@ def originals(texts: list[str] | None, option: str = "--against") -> dict[str, s
     """Checkpoints by task, from the words ``NAME=CHECKPOINT`` of an option. Raises UsageError."""
     pairs = []
     for text in texts or ():
-        name, equals, source = text.partition("=")
-        if not equals or not name or not source:
+        name, _, source = text.partition("=")
+        if not name or not source:
             raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
         pairs.append((name, source))
     return by_task(pairs, option)
