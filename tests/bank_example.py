@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from randes_cli import RunOptions, TaskInput, pack
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.specs import TensorInfo
 
 #: Values of the one tensor `w`, 2 × 3 float32: all are multiples of 1/8.

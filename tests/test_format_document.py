@@ -16,7 +16,7 @@ from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import random_bytes
-from randes_cli.files.bank import header_room, shards
+from randes_cli.files.bank import entries, shards
 from randes_cli.files.bank import keys as bank_keys
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import FEATURES, decode, encode
@@ -155,7 +155,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         bank_keys.CHECKS,
         "align/<n>",
     }
-    assert str(header_room.METADATA).replace("'", '"') in DOCUMENT
+    assert str(entries.METADATA).replace("'", '"') in DOCUMENT
     assert str(shards.SHARD_METADATA).replace("'", '"') in DOCUMENT
     assert {row[0].strip("`") for row in rows_of("15. A bank in shards")[2:6]} == {
         shards.SHARDS,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
 from math import prod
+from typing import NamedTuple
 
 from randes_cli.core.columns import columns
 from randes_cli.core.roles import exact_roles
@@ -217,3 +218,17 @@ def _superposed(tensors: Tensors, exact: Collection[str]) -> dict[str, tuple[int
 def tensor_bytes(tensors: Iterable[TensorInfo]) -> int:
     """Bytes that the tensors' data take together."""
     return sum(tensor.nbytes for tensor in tensors)
+
+
+class Span(NamedTuple):
+    """Chunks of a tensor: all from the first to before the last (None: to its end)."""
+
+    first: int = 0
+    last: int | None = None
+
+    def holds(self, chunk: int) -> bool:
+        return self.first <= chunk and (self.last is None or chunk < self.last)
+
+
+#: All chunks.
+WHOLE = Span()

@@ -12,12 +12,11 @@ from safetensors.numpy import save_file
 from randes_cli import add, pack, remove, seal, verify
 from randes_cli.build.crew.pieces import Item, cut, place_of
 from randes_cli.build.jobs.jobs import Part
-from randes_cli.build.jobs.span import Span
 from randes_cli.build.jobs.work import Shared
 from randes_cli.build.steps import Step
 from randes_cli.core.share import Share
 from randes_cli.files.bank.container import Container
-from randes_cli.plan import chunks
+from randes_cli.plan import Span, chunks
 from randes_cli.specs import EditOptions, PackOptions, TaskInput, TensorInfo, Transform
 from tests.cluster.conftest import RAY
 from tests.cluster.deaths import killing

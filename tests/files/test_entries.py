@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.entries import Entries, name_bytes
 from randes_cli.files.bank.keys import CHECKS
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(

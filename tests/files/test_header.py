@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
-from randes_cli.files.header import encode_header, parse_header, parse_json
+from randes_cli.files.header import parse_header, parse_json
+from randes_cli.files.json_text import encode_header
 from randes_cli.limits import CONTROL, LONGEST_NAME, has_control
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 

@@ -10,9 +10,9 @@ import pytest
 
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, HubError
-from randes_cli.files.header import encode_header
 from randes_cli.files.hub.ref import HubRef
 from randes_cli.files.hub.repository import fetch, open_hub_bank, open_remote_bank
+from randes_cli.files.json_text import encode_header
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TaskInput

@@ -17,7 +17,8 @@ from randes_cli.build.inputs.tasks import fit_to
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint import shared
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
-from randes_cli.files.header import encode_header, parse_header
+from randes_cli.files.header import parse_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.files.source import ZeroBase
 from randes_cli.fit import fit_task
 from randes_cli.specs import Table, TensorInfo, Tensors, once

@@ -11,13 +11,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from randes_cli.build.pack import pack
+from randes_cli.files.bank.entries import METADATA
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.header_room import METADATA
 from randes_cli.files.bank.keys import CHECKS, MANIFEST
 from randes_cli.files.bank.manifest import encode
 from randes_cli.files.base import bank_base
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.ops.verify import verify
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval

@@ -20,11 +20,10 @@ from randes_cli.build.fill import add_files, fill
 from randes_cli.build.jobs.tally import Tally
 from randes_cli.build.jobs.waiting import ALIGNED, WAITING
 from randes_cli.build.measured import Measured, gather_lengths
-from randes_cli.build.outlook.estimate import estimate
 from randes_cli.build.passes import Passes, TooNarrow, crew_of
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
-from randes_cli.build.room import new_sums, room_of
+from randes_cli.build.room import estimate, new_sums, room_of
 from randes_cli.build.samples.sample import Sampled, gather_spreads
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.steps import Steps

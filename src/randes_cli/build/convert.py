@@ -13,10 +13,10 @@ from randes_cli.build.jobs.copies import content_keys, copied
 from randes_cli.build.layout import bank_size
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target
+from randes_cli.files.bank.entries import METADATA
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.header_room import METADATA
 from randes_cli.files.bank.sizes import Size
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.files.local.guard import one_command
 from randes_cli.files.local.lock import bank_lock
 from randes_cli.files.location import Place, new_file

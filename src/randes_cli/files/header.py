@@ -18,7 +18,6 @@ from xxhash import xxh3_128_digest
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
-from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
 from randes_cli.files.kinds import other_file, text_in_place
 from randes_cli.files.local.system import fill
 from randes_cli.files.plain_header import Rows, plain_rows

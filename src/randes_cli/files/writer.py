@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from randes_cli.files.atomic import atomic_file
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.files.local.disk import OutputFile
 from randes_cli.files.weight_names import index_name
 from randes_cli.specs import ITEM_SIZE, TensorInfo

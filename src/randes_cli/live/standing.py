@@ -10,8 +10,7 @@ from torch import nn
 
 from randes_cli.errors import UsageError
 from randes_cli.live.attaching import Slot, holds
-from randes_cli.live.matching.adapters import plain_places, unwrapped
-from randes_cli.live.matching.links import Links
+from randes_cli.live.matching.adapters import Links, plain_places, unwrapped
 from randes_cli.live.parameters.mixed_parameter import Mixed
 from randes_cli.live.pool.swaps import versions
 

@@ -19,14 +19,13 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.local.guard import reads_far
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect
-from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.compiled import retrieve_compiled
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.read.turned import Turned
 from randes_cli.specs import ITEM_SIZE, RunOptions
-from randes_cli.stats.coefficients import stands_alone
+from randes_cli.stats.coefficients import stands_alone, usual_coefficient
 from randes_cli.workers import Workers
 
 
@@ -82,7 +81,7 @@ class Retrieval(TaskTensors):
         return self._chosen
 
     def _default(self) -> float:
-        found, damaged = default_coefficient(self.bank, self.task, force=self.force)
+        found, damaged = usual_coefficient(self.bank, self.task, force=self.force)
         self.damaged.update(damaged)
         return found
 

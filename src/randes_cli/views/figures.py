@@ -13,7 +13,7 @@ import numpy as np
 from randes_cli.core.arrays import F64
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.views import panels
-from randes_cli.views.palette import CYCLE, INK, LINE, SOFT
+from randes_cli.views.panels import CYCLE, INK, LINE, SOFT
 from randes_cli.views.text import label, times
 
 if TYPE_CHECKING:

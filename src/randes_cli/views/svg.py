@@ -11,7 +11,7 @@ from typing import Any
 
 from randes_cli.errors import UsageError
 from randes_cli.views.figures import Layout, settings, subplots
-from randes_cli.views.palette import INK, LINE, SOFT
+from randes_cli.views.panels import INK, LINE, SOFT
 
 #: What stands for a colour of the page: in the light and in the dark.
 _THEMED = {INK: ("ink", "#e6e9ec"), SOFT: ("soft", "#9aa4ad"), LINE: ("line", "#333b42")}

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.core.share import Share
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.shard_folder import ShardFolder
@@ -22,7 +21,7 @@ from randes_cli.files.location import Place as File
 from randes_cli.files.location import RemotePath
 from randes_cli.files.stores.parts import JOINING
 from randes_cli.files.stores.segments import Part
-from randes_cli.plan import chunks
+from randes_cli.plan import WHOLE, Span, chunks
 from randes_cli.specs import TensorInfo
 
 S = TypeVar("S")

@@ -12,7 +12,6 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.jobs.copies import copies_into
 from randes_cli.build.jobs.exact import Exact
 from randes_cli.build.jobs.jobs import Places
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.build.jobs.tally import Owner, Tally, TallyParts
 from randes_cli.build.jobs.work import Bench, UnitWork, Work
 from randes_cli.build.steps import Step
@@ -22,7 +21,7 @@ from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.output import shard_maker
 from randes_cli.files.location import Place
 from randes_cli.files.source import NotFinite, Source
-from randes_cli.plan import Unit
+from randes_cli.plan import WHOLE, Span, Unit
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress, Workers
 

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.core.arrays import Raw
 from randes_cli.files.atomic import check_space
+from randes_cli.files.bank.entries import header_room
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import bank_output
@@ -23,7 +22,7 @@ from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.local.disk import TOGETHER, OutputFile
 from randes_cli.files.location import Place
-from randes_cli.plan import chunks
+from randes_cli.plan import WHOLE, Span, chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 

@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 
 from randes_cli.build.inputs.participants import Participant
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.build.jobs.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite, values_of
@@ -18,7 +17,7 @@ from randes_cli.files.bank.keys import own_key
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source, not_finite
-from randes_cli.plan import chunks
+from randes_cli.plan import WHOLE, Span, chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from randes_cli.build.inputs.participants import Participant
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.build.jobs.tally import Owner, Tally
 from randes_cli.build.jobs.waiting import Waiting
 from randes_cli.build.steps import Step
@@ -23,7 +22,7 @@ from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source
-from randes_cli.plan import Rect, Unit, chunks
+from randes_cli.plan import WHOLE, Rect, Span, Unit, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 K = TypeVar("K")

@@ -22,7 +22,6 @@ from randes_cli.build.jobs.jobs import (
     unit_jobs,
 )
 from randes_cli.build.jobs.many import run_many
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.build.jobs.strips import run_job
 from randes_cli.build.jobs.tally import Tally
 from randes_cli.build.jobs.together import Many, is_small, many_jobs
@@ -34,7 +33,7 @@ from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.location import Place
 from randes_cli.files.source import Source
-from randes_cli.plan import Rect, Unit, chunks
+from randes_cli.plan import WHOLE, Rect, Span, Unit, chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, Workers
 

@@ -22,8 +22,7 @@ from randes_cli.build.steps import Grids, Steps
 from randes_cli.core.arrays import I64, Bools
 from randes_cli.core.columns import columns
 from randes_cli.files.bank.checks import cut_shape
-from randes_cli.files.bank.entries import Entries, digits_of, name_bytes
-from randes_cli.files.bank.header_room import room_of_entries
+from randes_cli.files.bank.entries import Entries, digits_of, name_bytes, room_of_entries
 from randes_cli.files.bank.keys import cut_key, sealed_tensors, sum_tensor
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.sizes import bank_bytes

@@ -16,7 +16,6 @@ import numpy as np
 from randes_cli.build.crew.joining import Pieces, join_all, take_in
 from randes_cli.build.crew.pieces import Item, Piece, pieces_of, sink_for
 from randes_cli.build.jobs.copies import copies_into
-from randes_cli.build.jobs.span import WHOLE
 from randes_cli.build.jobs.sums import Sum, scale_bytes, sums_of
 from randes_cli.build.seal.cutting import Cutting, Run
 from randes_cli.cluster import Cluster
@@ -30,6 +29,7 @@ from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import Place, absolute, absolute_source
 from randes_cli.files.sources import open_bank
+from randes_cli.plan import WHOLE
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
 

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar, cast
 import numpy as np
 
 from randes_cli.build.jobs.copies import Copy
-from randes_cli.build.jobs.span import WHOLE, Span
 from randes_cli.build.jobs.sums import (
     Squares,
     Sum,
@@ -32,7 +31,7 @@ from randes_cli.core.seal_passes import Scales, Units, add_squares
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
-from randes_cli.plan import Rect
+from randes_cli.plan import WHOLE, Rect, Span
 from randes_cli.specs import ITEM_SIZE, RunOptions
 from randes_cli.workers import Progress, run_jobs, thread_count
 

@@ -27,7 +27,7 @@ from randes_cli.build.seal.layout import SealedLayout
 from randes_cli.core.agreement import Agreement
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank.container import Container
-from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.entries import header_room
 from randes_cli.files.bank.output import bank_output
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.bank.writer import BankWriter

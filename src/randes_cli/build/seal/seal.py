@@ -36,8 +36,8 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.bank.entries import header_room
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.keys import cut_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import bank_output, passing_bank

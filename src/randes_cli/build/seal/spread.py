@@ -24,7 +24,6 @@ from randes_cli.build.crew.shard_tasks import (
 )
 from randes_cli.build.draft import Draft
 from randes_cli.build.jobs.cutter import Cuts, Cutter
-from randes_cli.build.jobs.span import WHOLE
 from randes_cli.build.jobs.sums import Sum
 from randes_cli.build.jobs.tally import Tally
 from randes_cli.build.jobs.waiting import ALIGNED, WAITING, Arena
@@ -37,7 +36,7 @@ from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.location import absolute
 from randes_cli.files.spool import Spool
 from randes_cli.files.upload import passing_place
-from randes_cli.plan import Unit
+from randes_cli.plan import WHOLE, Unit
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress
 

@@ -18,7 +18,7 @@ from randes_cli.core.arrays import I64, Raw, firsts
 from randes_cli.core.columns import Columns, columns, table_of
 from randes_cli.files.bank.keys import CHECKS
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.header import encode_header
+from randes_cli.files.json_text import encode_header
 from randes_cli.plan import chunks
 from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
 

@@ -1,4 +1,7 @@
-"""What tensors take in a file, without a record of each: columns for a header and a layout."""
+"""What tensors take in a file, without a record of each: columns for a header and a layout.
+
+The header of a bank in one file comes first and is written last: it gets room beforehand.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from randes_cli.core.arrays import I64
 from randes_cli.core.columns import columns
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.plain_header import compact, is_plain
-from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
+from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, ITEM_SIZE, Table, TensorInfo
 
 #: A header's entry but for the name, the dtype, the dimensions and the two offsets.
 _FRAME = len('"":{"dtype":"","shape":[],"data_offsets":[,]}')
@@ -110,3 +113,25 @@ def _kind(kind: tuple[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
 
 def digits_of(numbers: I64) -> I64:
     return 1 + np.searchsorted(_POWERS, numbers, side="right")
+
+
+#: What the header of a new bank says of it.
+METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
+
+
+def header_room(candidates: Iterable[TensorInfo]) -> int:
+    """Bytes before the data of a bank in one file: enough for all of these tensors."""
+    candidates = list(candidates)
+    sums = (t.name.split("/", 2)[1] for t in candidates if t.name.startswith("sum/"))
+    return room_of_entries(Entries.of(candidates), len({*sums}))
+
+
+def room_of_entries(candidates: Entries, groups: int) -> int:
+    """`header_room` of tensors, which have superpositions of so many groups."""
+    count, total = len(candidates.text), int(candidates.nbytes.sum()) + 2**40
+    digits = 2 * len(str(total)) + 2
+    padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
+    entry = len(padding) + len(str(count)) + digits
+    spare = (8 + 2 * max(0, groups - 1)) * entry
+    most = candidates.header_bytes(METADATA) + count * digits + spare
+    return -(-most // 8) * 8

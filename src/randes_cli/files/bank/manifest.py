@@ -23,7 +23,6 @@ from randes_cli.files.bank.json_fields import (
     as_text,
     as_width,
 )
-from randes_cli.files.bank.json_text import write_object, write_typed
 from randes_cli.files.bank.record_fields import (
     read_cells,
     read_transform,
@@ -32,6 +31,7 @@ from randes_cli.files.bank.record_fields import (
 )
 from randes_cli.files.bank.records import BaseRecord, SealRecord, TaskRecord
 from randes_cli.files.header import parse_json
+from randes_cli.files.json_text import write_object, write_typed
 from randes_cli.limits import has_control
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 

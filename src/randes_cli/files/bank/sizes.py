@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.files.bank.container import FRAME
-from randes_cli.files.bank.entries import Entries
-from randes_cli.files.bank.header_room import METADATA
+from randes_cli.files.bank.entries import METADATA, Entries
 from randes_cli.files.bank.keys import CHECKS, MANIFEST
 from randes_cli.files.bank.shards import (
     FEATURE,

@@ -15,7 +15,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.columns import joined
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.container import FRAME, Container, Due, room_of
-from randes_cli.files.bank.header_room import METADATA
+from randes_cli.files.bank.entries import METADATA
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import BankOutput, readable, write_index

@@ -20,13 +20,12 @@ from randes_cli.core.compiled.swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
-from randes_cli.live.matching.links import Links
+from randes_cli.live.matching.adapters import Links
 from randes_cli.live.matching.tied import whole_ones
 from randes_cli.live.pool.pooled import add, discard, watch
 from randes_cli.live.pool.presses import held
-from randes_cli.live.pool.recorded import Recorded, wait_for
 from randes_cli.live.pool.resident import Resident
-from randes_cli.live.pool.swaps import Job, Swaps, check_shape, fill, versions
+from randes_cli.live.pool.swaps import Job, Recorded, Swaps, check_shape, fill, versions, wait_for
 from randes_cli.live.weights.parts import Parts
 from randes_cli.workers import thread_count
 

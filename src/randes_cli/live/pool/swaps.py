@@ -1,4 +1,4 @@
-"""Swaps on a CPU from a bank that lies in memory: compiled code writes all tensors of a task."""
+"""Swaps of all tensors of a task: by compiled code on a CPU, as one graph on a CUDA device."""
 
 from __future__ import annotations
 
@@ -127,3 +127,39 @@ def fill(whole: Whole, slot: Slot, parts: Parts) -> None:
     with torch.no_grad():
         for part in parts:
             part.put(whole.read(part.name).to(target.device, target.dtype), target)
+
+
+class Recorded:
+    """What a device does for the jobs that are ready for it.
+
+    Attributes:
+        left: the jobs that are not.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], write: Callable[[Slot, Parts], bool], device: torch.device
+    ) -> None:
+        """`write` does a job on the current stream and says whether it could."""
+        self._forms = forms(jobs)
+        self._graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            self._graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self.left = [job for job in jobs if not write(*job)]
+            finally:
+                self._graph.capture_end()
+
+    def fits(self, jobs: Sequence[Job]) -> bool:
+        """Whether the parameters lie where they lay."""
+        return self._forms == forms(jobs)
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+def wait_for(slots: Sequence[Slot]) -> None:
+    """Until devices have done all that they were asked for."""
+    for device in {slot.tensor.device for slot in slots}:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)

@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
-from randes_cli.live.weights.block import Block
 from randes_cli.live.weights.group import Group, Patterned
 from randes_cli.live.weights.held import Held, hold
 from randes_cli.live.weights.parts import Part
-from randes_cli.live.weights.stack import stacked
+from randes_cli.live.weights.stack import Stack, stacked
 from randes_cli.read.factors import Factors, Pattern, factors_of
 from randes_cli.read.retrieve import Retrieval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A superposed tensor of the checkpoint in its place in the parameter.
+
+    Attributes:
+        shape: the tensor's.
+        stack: its groups as a kernel reads them, where one does.
+    """
+
+    part: Part
+    groups: tuple[Group | Patterned, ...]
+    shape: tuple[int, ...]
+    stack: Stack | None = None
+
+    @property
+    def factors(self) -> tuple[Group, ...]:
+        """Its groups, where all of their signs factor; else none."""
+        found = tuple(group for group in self.groups if isinstance(group, Group))
+        return found if len(found) == len(self.groups) else ()
+
+    def add_to(
+        self, parameter: torch.Tensor, task: int, place: tuple[int | slice, ...] = ()
+    ) -> None:
+        """Add the delta of one task in place."""
+        target = parameter[place] if place else parameter
+        for group in self.groups:
+            if task in group.tasks:
+                delta = group.delta(task, parameter.dtype)
+                if isinstance(group, Group):
+                    delta = delta.reshape(self.part.shape(self.shape))
+                else:
+                    delta = self.part.cut(delta.reshape(self.shape))
+                target += delta.mT if self.part.turned else delta
+
 
 #: Superpositions that were read, by group and the name that they are kept under.
 Read = dict[tuple[int, str], Held]

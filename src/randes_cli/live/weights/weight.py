@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live.batch.selection import Selection
-from randes_cli.live.weights.block import Block
 from randes_cli.live.weights.group import Group
+from randes_cli.live.weights.grouping import Block
 from randes_cli.live.weights.held import Held
 
 #: A padded table of whole tensors holds this many elements at most; beyond, each task has its own.
