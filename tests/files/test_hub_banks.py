@@ -56,12 +56,15 @@ def test_a_bank_is_described_from_a_few_ranges(hub: HubServer, bank: Path) -> No
     assert hub.body_bytes < 100_000 < bank.stat().st_size / 10
 
 
-def test_a_bank_on_the_hub_refuses_to_be_edited(hub: HubServer, bank: Path) -> None:
+def test_a_bank_on_the_hub_refuses_to_be_edited(
+    hub: HubServer, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from randes_cli.cli.main import run
 
     hub.add(ID, {"two.randes": bank.read_bytes()})
     for words in (["add", ID, "x"], ["remove", ID, "-t", "one"], ["seal", ID, "--in-place"]):
         assert run(words) == 2
+        assert "push it again" in capsys.readouterr().err
 
 
 def test_a_fetched_bank_is_the_same_file(hub: HubServer, bank: Path) -> None:

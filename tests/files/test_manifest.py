@@ -1,4 +1,4 @@
-"""The manifest's reader: each bad field refused by its name."""
+"""The manifest's reader: what tests/hostile/test_manifests.py does not forge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from randes_cli.errors import BankDamaged, NewerFormat
+from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import decode
 from randes_cli.files.bank.records import SealRecord
@@ -42,34 +42,6 @@ def cells(*made: object) -> Change:
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
-    "no seed": (lambda m: m.pop("seed"), "seed is missing"),
-    "seed of text": (lambda m: m.update(seed="42"), "seed is no int"),
-    "seed of truth": (lambda m: m.update(seed=True), "seed is no int"),
-    "negative seed": (lambda m: m.update(seed=-1), "seed is -1, not between"),
-    "12 bits": (lambda m: m.update(bits=12), "bits is 12"),
-    "another format": (lambda m: m.update(format="other"), "format is not randes"),
-    "unknown signs": (
-        lambda m: m["transform"].update(signs="spiral"),
-        "transform.signs is 'spiral', which this version does not know",
-    ),
-    "every 0th": (lambda m: m["transform"].update(every=0), "transform.every is 0"),
-    "bad targets": (lambda m: m["transform"].update(targets="("), "transform.matched is missing"),
-    "steps out of range": (lambda m: m.update(steps={"w": 101}), "steps['w'] is not valid"),
-    "steps of nothing": (lambda m: m.update(steps={"x": 1}), "steps names 'x', which the base"),
-    "width 4": (lambda m: m.update(widths={"w": 4}), "widths['w'] is not valid"),
-    "base dtype": (
-        lambda m: m["base"].update(tensors={"w": ["F7", [2, 3]]}),
-        "base.tensors['w'] is not valid",
-    ),
-    "task seed": (task(seed="x"), "tasks[1].seed is no int"),
-    "task name": (task(name="../x"), "tasks[1].name is refused"),
-    "task twice": (task(name="a"), "tasks has a name twice"),
-    "seed twice": (task(seed=42), "tasks has a seed twice"),
-    "index twice": (task(index=0), "tasks has a index twice"),
-    "index to come": (task(index=2), "tasks[1].index is not below next_index"),
-    "group": (task(group=1), "tasks[1].group is not a group of this bank"),
-    "unchanged": (task(unchanged=["x"]), "tasks[1].unchanged names 'x', which the base lacks"),
-    "shape": (task(shapes={"w": [2, 4]}), "tasks[1].shapes['w'] does not extend"),
     "shape of nothing": (task(shapes={"x": [2, 3]}), "tasks[1].shapes names 'x', which the base"),
     "dtype of nothing": (task(dtypes={"x": "F16"}), "tasks[1].dtypes names 'x', which the base"),
     "from integers": (
@@ -81,7 +53,6 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "no default": (lambda m: m["tasks"][1].pop("default"), "tasks[1].default is missing"),
     "a tie of what is there": (task(ties={"w": "w"}), "tasks[1].ties['w'] is no further name"),
-    "coefficient": (task(coefficient=1e7), "tasks[1].coefficient is out of range"),
     "coefficient of truth": (task(coefficient=True), "tasks[1].coefficient is out of range"),
     "coefficient of text": (task(coefficient="1"), "tasks[1].coefficient is out of range"),
     "another seal": (
@@ -101,10 +72,6 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     "a tensor in two cells": (
         cells(["a", ["w"]], ["b", ["w"]]),
         "stats.cells[1] names a tensor twice",
-    ),
-    "estimated": (
-        lambda m: m["stats"].update(estimated=[[0, 7]]),
-        "stats.estimated names an index that no task has",
     ),
 }
 
@@ -164,18 +131,6 @@ def test_an_entry_of_another_kind_is_refused(
     assert str(caught.value) == f"manifest: {table}[{key!r}] is not valid"
 
 
-def test_a_newer_version_is_refused_as_newer(manifest: dict[str, Any]) -> None:
-    manifest["version"] = 3
-    with pytest.raises(NewerFormat, match="version 3 is newer than 2"):
-        decode(json.dumps(manifest).encode())
-
-
-def test_an_unknown_feature_is_refused_by_name(manifest: dict[str, Any]) -> None:
-    manifest["features"].append("time-travel")
-    with pytest.raises(NewerFormat, match="requires 'time-travel'"):
-        decode(json.dumps(manifest).encode())
-
-
 def test_the_only_two_tasks_may_have_an_estimate(manifest: dict[str, Any]) -> None:
     manifest["stats"].update(estimated=[[0, 1]])
     assert decode(json.dumps(manifest).encode()).estimated == {(0, 1)}
@@ -189,9 +144,3 @@ def test_features_are_those_that_are_needed_each_once(manifest: dict[str, Any]) 
     assert replace(made, features=(*made.features, "ties")).to_json()["features"] == [
         *made.features
     ]
-
-
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":1,"a":2}', b'{"a":NaN}', b"\xff"])
-def test_what_is_no_json_object_is_damaged(text: bytes) -> None:
-    with pytest.raises(BankDamaged, match="manifest: "):
-        decode(text)

@@ -33,48 +33,73 @@ def _two(first: tuple[int, int], second: tuple[int, int]) -> dict[str, Any]:
     }
 
 
+_DISAGREE = "tensor 'a': shape, dtype and data_offsets disagree"
+_OTHER_FIELDS = "tensor 'a': not dtype, shape and data_offsets"
 HEADERS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
-    "short": (b"1234", "shorter than 8 bytes"),
-    "length 0": (bytes(8), "not a safetensors file|is not JSON|Expecting value"),
+    "short": (b"1234", "not a safetensors file: shorter than 8 bytes"),
+    "length 0": (bytes(8), "Expecting value"),
+    "length 0 and data": (bytes(64), "not a safetensors file"),
     "length 2^63": (_file({}, length=2**63), "a header of 9223372036854775808 bytes"),
-    "length beyond the file": (_file({}, length=5000), "truncated: 5008 header bytes"),
+    "length beyond the file": (
+        _file({}, length=5000),
+        "truncated: 5008 header bytes declared",
+    ),
     "length beyond the limit": (_file({}, length=100_000_001), "a header of 100000001 bytes"),
-    "not an object": (_file(b"{}"[:0] + b"[]      "), "not a safetensors file"),
+    "not an object": (_file(b"[]      "), "not a safetensors file"),
     "no JSON": (_file(b"{nonsense}"), "Expecting property name"),
     "deep": (_file(b'{"a":' + b"[" * 10**5), "nested too deeply"),
     "duplicate keys": (_file(b'{"a":1,"a":2}'), "duplicate key 'a'"),
+    "duplicate keys in the metadata": (
+        _file(b'{"__metadata__":{"k":"1","k":"2"}}'),
+        "duplicate key 'k'",
+    ),
     "bad UTF-8": (_file(b'{"\xff":1}'), "not UTF-8 at byte 2"),
-    "lone surrogate": (_file(b'{"\\ud800":1}'), "lone surrogate"),
+    "lone surrogate": (_file(b'{"\\ud800":1}'), "an escape of half a character"),
     "NaN": (_file(b'{"a":NaN}'), "NaN is not JSON"),
-    "10^400": (_file(_one(shape=[10**400])), "bad shape"),
+    "infinity": (_file(b'{"a":-Infinity}'), "-Infinity is not JSON"),
+    "10^400": (_file(_one(shape=[10**400])), "tensor 'a': bad shape"),
     "float 1e400": (_file(b'{"a":1e400}'), "1e400 is not a number that fits"),
     "5000 digits": (_file(b'{"a":1' + b"0" * 5000 + b"}"), "an integer of 5001 digits"),
-    "negative shape": (_file(_one(shape=[-1])), "bad shape"),
-    "negative offset": (_file(_one(offsets=[-4, 0])), "bad data_offsets"),
-    "swapped offsets": (_file(_one(offsets=[4, 0])), "disagree"),
-    "float shape": (_file(_one(shape=[1.0])), "bad shape"),
-    "boolean shape": (_file(_one(shape=[True])), "bad shape"),
-    "65 dimensions": (_file(_one(shape=[1] * 65)), "bad shape"),
-    "unknown dtype": (_file(_one("F4")), "dtype 'F4' is packed or unknown"),
+    "negative shape": (_file(_one(shape=[-1])), "tensor 'a': bad shape"),
+    "negative offset": (_file(_one(offsets=[-4, 0])), "tensor 'a': bad data_offsets"),
+    "three offsets": (_file(_one(offsets=[0, 2, 4])), "tensor 'a': bad data_offsets"),
+    "swapped offsets": (_file(_one(offsets=[4, 0])), _DISAGREE),
+    "float shape": (_file(_one(shape=[1.0])), "tensor 'a': bad shape"),
+    "boolean shape": (_file(_one(shape=[True])), "tensor 'a': bad shape"),
+    "2^63": (_file(_one(shape=[0, 2**63], offsets=[0, 0])), "tensor 'a': bad shape"),
+    "shape a number": (_file(_one(shape=2)), "tensor 'a': bad shape"),
+    "offsets a number": (_file(_one(offsets=8)), "tensor 'a': bad data_offsets"),
+    "65 dimensions": (_file(_one(shape=[1] * 65)), "tensor 'a': bad shape"),
+    "unknown dtype": (_file(_one("F4")), "dtype 'F4' is packed or unknown; give the unquantised"),
     "dtype a list": (_file({"a": {"dtype": [], "shape": [], "data_offsets": [0, 4]}}), "dtype"),
-    "no dtype": (_file({"a": {"shape": [1], "data_offsets": [0, 4]}}), "not dtype, shape and"),
-    "more fields": (_file({"a": {**_one()["a"], "z": 1}}), "not dtype, shape and"),
-    "shape × dtype": (_file(_one(shape=[2]), bytes(4)), "disagree"),
-    "overflowing shape": (_file(_one(shape=[2**40, 2**40])), "disagree"),
+    "no dtype": (_file({"a": {"shape": [1], "data_offsets": [0, 4]}}), _OTHER_FIELDS),
+    "more fields": (
+        _file({"a": {**_one()["a"], "z": 1}}),
+        _OTHER_FIELDS,
+    ),
+    "shape × dtype": (_file(_one(shape=[2]), bytes(4)), _DISAGREE),
+    "overflowing shape": (_file(_one(shape=[2**40, 2**40])), _DISAGREE),
     "terabytes": (_file(_one(shape=[2**40], offsets=[0, 2**42])), "truncated: 4398046511"),
-    "overlap": (_file(_two((0, 8), (4, 12)), bytes(12)), "overlap or leave a hole"),
-    "hole": (_file(_two((0, 4), (8, 12)), bytes(12)), "overlap or leave a hole"),
-    "late start": (_file(_two((4, 8), (8, 12)), bytes(12)), "overlap or leave a hole"),
+    "overlap": (_file(_two((0, 8), (4, 12)), bytes(12)), "'b': its data overlap or leave a hole"),
+    "hole": (_file(_two((0, 4), (8, 12)), bytes(12)), "'b': its data overlap or leave a hole"),
+    "late start": (_file(_two((4, 8), (8, 12)), bytes(12)), "'a': its data overlap or leave"),
+    "bytes that lack": (_file(_one(), bytes(3)), "truncated: "),
     "bytes after": (_file(_one(), bytes(9)), "followed by other bytes"),
     "metadata of numbers": (_file({"__metadata__": {"a": 1}}), "not a map of strings"),
     "metadata a list": (_file({"__metadata__": []}), "not a map of strings"),
     "ANSI in a name": (_file({"\x1b[31mred": _one()["a"]}, bytes(4)), "control characters"),
     "newline in a name": (_file({"a\nb": _one()["a"]}, bytes(4)), "control characters"),
     "NUL in a name": (_file({"a\0b": _one()["a"]}, bytes(4)), "control characters"),
-    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-    "HTML": (b"<!DOCTYPE html><html></html>", "an HTML page"),
-    "GGUF": (b"GGUF" + bytes(100), "a GGUF file"),
+    "LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid",
+        "file (run: git lfs pull)",
+    ),
+    "HTML": (b"<!DOCTYPE html><html></html>", "an HTML page, not a checkpoint"),
+    "html": (b"<html><body>gone</body></html>", "an HTML page, not a checkpoint"),
+    "GGUF": (b"GGUF" + bytes(100), "a GGUF file: quantised weights"),
+    "zipped pickle": (b"PK\x03\x04\x14\0\x08\x08" + bytes(60), "pickled weights"),
+    "pickle": (b"\x80\x02}q\0." + bytes(60), "pickled weights"),
 }
 
 
@@ -87,8 +112,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_malformed_checkpoint_is_refused_with_3_and_its_reason(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     data, said = HEADERS[name]
     path = tmp_path / "bad.safetensors"
     path.write_bytes(data)
@@ -96,7 +119,7 @@ def test_a_malformed_checkpoint_is_refused_with_3_and_its_reason(
         assert run(["pack", str(base), f"t={task}", "-o", str(tmp_path / "out.randes")]) == 3
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "bad.safetensors" in error
-        assert re.search(said, error), error
+        assert said in error
         assert "\x1b" not in error
     assert run(["verify", str(path)]) == 3
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bad.safetensors"]
