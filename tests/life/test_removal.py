@@ -113,7 +113,8 @@ def test_forget_keeps_the_delta_and_says_what_that_means(
     for more, words in (["--dry-run"], would), ([], "forgot half: the record alone is gone"):
         assert run(["remove", str(bank), "--task", "half", "--forget", *more]) == 0
         said = " ".join(capsys.readouterr().err.split())
-        assert words in said and "whoever has the bank can still retrieve it" in said
+        assert words in said and "what was added stays as interference" in said
+        assert "whoever has the bank can still retrieve it" in said
     assert sums(bank) == before
     with BankFile(bank) as opened:
         assert opened.manifest.forgotten == ((2, 0),)

@@ -104,3 +104,10 @@ def assert_rows_are_their_tasks(
     for row, task in enumerate(ASKED):
         one = {name: value[row : row + 1] for name, value in batch.items()}
         assert_near(logits(found, row), logits(models[task](**one), 0))
+
+
+def assert_rows_answered(bank: Path, batch: dict[str, torch.Tensor]) -> None:
+    """The same of a bank's base with its tasks attached, however they are held."""
+    models = alone(bank)
+    for hold in ("dense", "codes"):
+        assert_rows_are_their_tasks(attached(bank, hold=hold), models, batch)

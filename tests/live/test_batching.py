@@ -49,9 +49,9 @@ def wanted(models: dict[Any, Any], task: str | None, ids: Sequence[int], count: 
     ].tolist()
 
 
-@pytest.mark.parametrize("most", [64, 7], ids=["together", "prompts in pieces"])
 @pytest.mark.parametrize(
-    "make", [llama, gpt2, qwen3_moe, gemma3, gpt_oss], ids=lambda make: make.__name__
+    ("make", "most"),  # prompts in pieces, or all together
+    [(llama, 7), (gpt2, 7), (qwen3_moe, 7), (gemma3, 7), (gpt_oss, 7), (llama, 64), (gemma3, 64)],
 )
 def test_requests_of_several_tasks_share_each_step(
     make: Any, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
