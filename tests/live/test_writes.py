@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -29,11 +31,19 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bank_of(llama, tmp_path_factory.mktemp("bank"), options(groups=2))
 
 
+@cache
+@torch.no_grad()
+def answers(bank: Path) -> list[torch.Tensor]:
+    """What each row's own model says."""
+    models = alone(bank)
+    return [models[task](input_ids=IDS[[row]]).logits[0] for row, task in enumerate(ASKED)]
+
+
 @torch.no_grad()
 def assert_answers(mixed: Any, bank: Path) -> None:
-    models, found = alone(bank), mixed(input_ids=IDS, adapter_names=ASKED).logits
-    for row, task in enumerate(ASKED):
-        assert_near(found[row], models[task](input_ids=IDS[[row]]).logits[0])
+    found = mixed(input_ids=IDS, adapter_names=ASKED).logits
+    for row, wanted in zip(found, answers(bank), strict=True):
+        assert_near(row, wanted)
 
 
 def add(weight: Any) -> None:
@@ -48,7 +58,6 @@ def add_to_values(weight: Any) -> None:
     weight.data += 1
 
 
-@pytest.mark.parametrize("inside", [None, ["sun"], ASKED])
 @pytest.mark.parametrize(
     "write",
     [
@@ -59,18 +68,15 @@ def add_to_values(weight: Any) -> None:
     ],
 )
 @torch.no_grad()
-def test_a_write_is_refused_in_a_block_and_outside(
-    bank: Path, write: Callable[[Any], Any], inside: Any
-) -> None:
+def test_a_write_is_refused_in_a_block_and_outside(bank: Path, write: Callable[[Any], Any]) -> None:
     mixed: Any = attached(bank)
     weight = mixed.model.lm_head.weight
-    if inside is None:
-        with pytest.raises(UsageError, match=r"lm_head.weight: cannot be written to while"):
+    for names in (None, ["sun"], ASKED):
+        block = nullcontext() if names is None else mixed.tasks(names)
+        refused = f"{'' if names else 'lm_head.weight: '}cannot be written to while"
+        with block, pytest.raises(UsageError, match=refused):
             write(weight)
-    else:
-        with mixed.tasks(inside), pytest.raises(UsageError, match="cannot be written to while"):
-            write(weight)
-    assert_answers(mixed, bank)
+        assert_answers(mixed, bank)
 
 
 def test_values_are_read_and_copied(bank: Path) -> None:
