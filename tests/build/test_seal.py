@@ -120,24 +120,21 @@ def test_bytes_do_not_depend_on_threads_or_strips(folder: Path, bits: int) -> No
     assert len(set(made)) == 1
 
 
-@pytest.mark.parametrize("strip", [1, 7, 40, 1000])
-def test_retrieval_does_not_depend_on_the_strip(folder: Path, strip: int) -> None:
+@pytest.mark.parametrize(
+    ("run", "bits"),
+    [
+        *((RunOptions(strip_elements=strip), 3) for strip in (1, 7, 40, 1000)),
+        (RunOptions(device="cpu-torch"), 2),
+    ],
+)
+def test_retrieval_does_not_depend_on_the_strip_or_the_backend(
+    folder: Path, run: RunOptions, bits: int
+) -> None:
     bank = packed(folder, 3, PackOptions(Transform.from_preset("srsf")))
-    seal(bank, folder / "s.randes", 3, ONE)
+    seal(bank, folder / "s.randes", bits, ONE)
     with (
         Bank.open(folder / "s.randes") as plain,
-        Bank.open(folder / "s.randes", run=RunOptions(strip_elements=strip)) as other,
-    ):
-        wanted, found = plain.retrieve("t2"), other.retrieve("t2")
-    assert all(same_bits(wanted[name], found[name]) for name in wanted)
-
-
-def test_torch_decodes_to_the_same_bits(folder: Path) -> None:
-    bank = packed(folder, 3)
-    seal(bank, folder / "s.randes", 2, ONE)
-    with (
-        Bank.open(folder / "s.randes") as plain,
-        Bank.open(folder / "s.randes", run=RunOptions(device="cpu-torch")) as other,
+        Bank.open(folder / "s.randes", run=run) as other,
     ):
         wanted, found = plain.retrieve("t2"), other.retrieve("t2")
     assert all(same_bits(wanted[name], found[name]) for name in wanted)
