@@ -56,15 +56,6 @@ def test_a_dry_run_shows_both_predictions_and_changes_nothing(
     )
 
 
-def test_forget_says_what_it_means(bank: Path, family: Path, randes: Callable[..., Result]) -> None:
-    before = sums(bank)
-    result = randes("remove", bank, "--task", "a", "--forget")
-    assert result.code == 0
-    assert "what was added stays as interference" in " ".join(result.err.split())
-    assert sums(bank) == before
-    assert randes("inspect", bank, "--json").json["forgotten"] == 1
-
-
 def test_a_task_that_takes_a_place_says_whose_and_how(
     bank: Path, family: Path, randes: Callable[..., Result]
 ) -> None:

@@ -48,14 +48,6 @@ def test_a_pushed_bank_is_inspected_and_unpacked_by_its_id(
     assert randes("verify", "maker/bank").code == 0
 
 
-def test_a_bank_on_the_hub_is_not_edited(
-    family: Path, hub: HubServer, randes: Callable[..., Result]
-) -> None:
-    result = randes("add", "maker/bank", family / "c.safetensors")
-    assert result.code == 2
-    assert "push it again" in result.err
-
-
 def test_a_repository_that_is_not_there_is_one_line(
     hub: HubServer, randes: Callable[..., Result]
 ) -> None:

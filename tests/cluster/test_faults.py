@@ -121,37 +121,18 @@ class Place:
         yield self.folder
 
 
-def dies_once(folder: Path, task: int, progress: Progress) -> int:
-    """A task whose first worker is killed."""
-    mark = folder / f"{task}"
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task * task
-
-
 def dies(folder: Path, task: int, progress: Progress) -> int:
     """A task that no worker survives."""
     os.kill(os.getpid(), signal.SIGKILL)
     return task
 
 
-def _map(work: Any, folder: Path, count: int) -> dict[int, int]:
-    with Cluster(RAY) as found:
-        held = found.hold(Place(folder))
-        return dict(found.map(work, held, list(range(count)), phase="x", total=1))
-
-
-def test_a_lost_worker_s_task_is_given_to_another(cluster: Any, tmp_path: Path) -> None:
-    assert _map(dies_once, tmp_path, 3) == {0: 0, 1: 1, 2: 4}
-
-
 def test_workers_that_are_lost_again_and_again_end_in_one_sentence(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RETRIES", 1)
-    with pytest.raises(OutOfResources, match="lost 2 times"):
-        _map(dies, tmp_path, 1)
+    with Cluster(RAY) as found, pytest.raises(OutOfResources, match="lost 2 times"):
+        list(found.map(dies, found.hold(Place(tmp_path)), [1], phase="x", total=1))
 
 
 class Unknown(Place):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from randes_cli import HubError, add, pack, remove, unpack, verify
+from randes_cli import HubError, add, pack, unpack, verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
 from randes_cli.workers import Progress, no_progress
@@ -51,11 +51,6 @@ def adding(folder: Path, run: RunOptions, progress: Progress) -> object:
     return everything(folder / "x.randes")
 
 
-def removing(folder: Path, run: RunOptions, progress: Progress) -> object:
-    remove(folder / "x.randes", ["b"], EditOptions(), run, progress=progress)
-    return everything(folder / "x.randes")
-
-
 def unpacking(folder: Path, run: RunOptions, progress: Progress) -> object:
     options = UnpackOptions(force=True)
     unpack(folder / "x.randes", None, folder / "out", options, run, progress=progress)
@@ -72,10 +67,9 @@ def files(folder: Path) -> dict[str, bytes]:
     ("words", "job", "phase"),
     [
         ("add {0}/x.randes more={0}/a.safetensors", adding, "adding"),
-        ("remove {0}/x.randes b", removing, "removing"),
         ("unpack {0}/x.randes --all -o {0}/out", unpacking, "unpacking"),
     ],
-    ids=["add", "remove", "unpack"],
+    ids=["add", "unpack"],
 )
 def test_a_driver_that_is_killed_leaves_what_was_there(
     cluster: Any, twice: tuple[Path, Path], words: str, job: Job, phase: str

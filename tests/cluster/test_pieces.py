@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from randes_cli import add, pack, remove, seal, verify
+from randes_cli import add, pack, remove, seal
 from randes_cli.build.crew.pieces import Item, cut, place_of
 from randes_cli.build.jobs.jobs import Part
 from randes_cli.build.jobs.work import Shared
@@ -19,8 +19,6 @@ from randes_cli.files.bank.container import Container
 from randes_cli.plan import Span, chunks
 from randes_cli.specs import EditOptions, PackOptions, TaskInput, TensorInfo, Transform
 from tests.cluster.conftest import RAY
-from tests.cluster.deaths import killing
-from tests.cluster.test_faults import large
 from tests.life.models import ONE
 from tests.shards.conftest import everything
 
@@ -85,18 +83,6 @@ def test_shards_in_pieces_are_those_of_one_machine(
     assert any(phase.startswith("joining on ") for phase in told)
     assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.d/.*"))
-
-
-def test_a_worker_that_dies_with_its_piece_changes_nothing(
-    cluster: Any, tmp_path: Path, small_share: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs, died = large(tmp_path), killing(monkeypatch, tmp_path / "marks")
-    base, chosen = tmp_path / "base.safetensors", PackOptions(max_shard_size=WHOLE)
-    pack(base, inputs, tmp_path / "many.randes", chosen, RAY)
-    assert died() >= {"packing", "joining"}
-    pack(base, inputs, tmp_path / "one.randes", chosen, ONE)
-    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
-    assert verify(tmp_path / "many.randes", run=ONE).unnamed == ()
 
 
 def test_steps_that_become_coarser_make_the_shard_anew(

@@ -68,21 +68,6 @@ def large(folder: Path) -> Path:
     return folder / "live.randes"
 
 
-def test_a_node_that_goes_midway_changes_nothing(cluster: Any, node: Any, tmp_path: Path) -> None:
-    live = large(tmp_path)
-    told: list[str] = []
-
-    def progress(phase: str, done: int, total: int) -> None:
-        if phase.startswith("sealing on") and phase not in told:
-            cluster.remove_node(node)
-        told.append(phase)
-
-    seal(live, tmp_path / "many.randes", 4, RAY, progress=progress)
-    assert {"measuring", "sealing"} <= {phase.partition(" on ")[0] for phase in told}
-    seal(live, tmp_path / "one.randes", 4, ONE)
-    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
-
-
 def test_a_driver_that_is_killed_leaves_the_live_bank(cluster: Any, tmp_path: Path) -> None:
     live = large(tmp_path)
     before = everything(live)

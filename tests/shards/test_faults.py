@@ -37,7 +37,7 @@ def test_a_kill_at_any_call_leaves_one_of_two_banks(stage: Stage, fault: Fault) 
     stage.reset()
     calls = count_calls(stage.job)
     seen = set()
-    for at in [*range(1, calls, 5), *range(calls - 14, calls + 1)]:
+    for at in [*range(1, calls, 10), *range(calls - 14, calls + 1)]:
         stage.reset()
         assert killed(stage.job, fault, at)
         seen.add(stage.is_old_or_new())
