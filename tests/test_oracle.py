@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,15 @@ def test_a_bank_stores_and_returns_what_the_matrices_say(
     with BankFile(bank) as opened:
         steps = dict(opened.manifest.steps)
     assert set(sums) == {name for unit in units for name in unit.names} == set(steps)
-    for unit in units:
-        stored = check_stored(unit, base, tasks, sums, steps)
-        for coefficient in (1.0, 0.7):
+    stored = [check_stored(unit, base, tasks, sums, steps) for unit in units]
+    for coefficient, (index, task) in product((1.0, 0.7), enumerate(tasks)):
+        found = retrieve(bank, task, coefficient=coefficient)
+        for unit, held in zip(units, stored, strict=True):
             scale = coefficient * 2.0 ** steps[unit.names[0]]
-            for index, task in enumerate(tasks):
-                expected = retrieval(unit, arrays(base), stored, SEED + index, index, scale)
-                found = retrieve(bank, task, coefficient=coefficient)
-                assert np.array_equal(unit.joined(arrays(found)), expected)
-    for name in set(SHAPES) - set(sums):
-        assert all(same_bits(retrieve(bank, task)[name], tasks[task][name]) for task in tasks)
+            expected = retrieval(unit, arrays(base), held, SEED + index, index, scale)
+            assert np.array_equal(unit.joined(arrays(found)), expected)
+        for name in set(SHAPES) - set(sums):
+            assert same_bits(found[name], tasks[task][name])
 
 
 def check_stored(

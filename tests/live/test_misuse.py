@@ -59,22 +59,6 @@ def ids(rows: int = 1) -> torch.Tensor:
         (lambda m: in_a_block(m, lambda x: x.model.state_dict(), "sun", None), UsageError, "not s"),
         (lambda m: in_a_block(m, lambda x: x.save_pretrained(m.folder), None), UsageError, "not s"),
     ],
-    ids=[
-        *(
-            "bfloat16",
-            "half",
-            "double",
-            "meta",
-            "half-inside",
-            "meta-inside",
-            "empty",
-            "deepcopy",
-            "pickle",
-            "pickle-mixed",
-        ),
-        *("deepcopy-mixed", "attach", "pool", "resize", "write", "replicas", "train", "grad"),
-        *("state", "layer", "save"),
-    ],
 )
 def test_what_would_lose_the_tasks_is_refused_and_changes_nothing(
     bank: Path, tmp_path: Path, do: Callable[[Any], Any], error: type[Exception], said: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -49,9 +50,7 @@ def _altered(passes: Passes, one: Participant) -> list[str]:
     left = one.fit.superposed.keys() - changed
     same = {name: t for name, t in one.fit.superposed.items() if name in left} if left else {}
     ours = tally.joined(one.index, same) if same else {}
-    table = one.fit.superposed
-    any_long = any(kind.dtype == "F64" for kind in columns(table).kinds)
-    long = (n for n in table if n in changed and table[n].dtype == "F64") if any_long else ()
+    long = (name for name in _long(one) if name in changed)
     made = [name for name in long if not _told_apart(base, one.source, name)]
     if base is None:  # of zeros
         zeros = zero_digests(same)
@@ -71,12 +70,15 @@ def foreseen(coming: Sequence[Participant], base: Source | None) -> list[Partici
     """Participants that keep exactly what `check_bytes` would find of F64, by its beginning."""
     made = []
     for one in coming:
-        table = one.fit.superposed
-        any_long = any(kind.dtype == "F64" for kind in columns(table).kinds)
-        long = (n for n in table if table[n].dtype == "F64") if any_long else ()
-        names = [n for n in long if not _told_apart(base, one.source, n, most=1)]
+        names = [n for n in _long(one) if not _told_apart(base, one.source, n, most=1)]
         made.append(one.keeping(names) if names else one)
     return made
+
+
+def _long(one: Participant) -> Iterator[str]:
+    """The tensors of F64 that are to be superposed."""
+    table = one.fit.superposed
+    return compress(table, columns(table).where(lambda kind: kind.dtype == "F64").tolist())
 
 
 def _told_apart(base: Source | None, task: Source, name: str, most: int | None = None) -> bool:

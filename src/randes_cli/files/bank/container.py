@@ -55,7 +55,7 @@ class Container:
         if gap:
             filler = TensorInfo(f"align/{len(self._names)}", "U8", (gap,))
             self._append(filler)
-            self.set_digest(filler.name, 0, digest(bytes(gap)))
+            self.set_digests(filler.name, digest(bytes(gap)))
         self._append(tensor)
 
     def place_all(self, tensors: Table) -> None:
@@ -110,9 +110,6 @@ class Container:
             self._asked = known = keys, rows
         return known[1]
 
-    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        self.set_digests(key, value, chunk)
-
     def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
         """Record the digests (n × 16) of tensors of one chunk each."""
         at = np.array(self._firsts, np.int64)[self._rows(keys)] // DIGEST_BYTES
@@ -128,7 +125,7 @@ class Container:
         size = len(data) // max(1, tensor.elements)
         for number, rect in enumerate(chunks(*tensor.matrix)):
             piece = data[rect.start * size : (rect.start + rect.elements) * size]
-            self.set_digest(tensor.name, number, digest(piece))
+            self.set_digests(tensor.name, digest(piece), number)
 
     def digests_of(self, tensor: TensorInfo) -> bytes:
         at = self._firsts[self._numbers[tensor.name]]

@@ -82,12 +82,15 @@ class ShardFolder:
         self._new: dict[Path, NewShard] = {}
         self._created = self._named = False
 
-    def create(self) -> NewShard:
-        """A new shard, without a name yet. Raises what making a file raises."""
+    def create(self, size: int) -> NewShard:
+        """A new shard of so many bytes, without a name yet. Raises what making a file raises."""
         with system_errors(self.path, "creating a shard"):
             self.prepare()
             made = NewShard(sibling(self.path / "new"), keep=len(self._new) < most_open())
         self._new[made.path] = made
+        with made.opened() as out:
+            out.reserve(size)
+            out.resize(size)
         return made
 
     def prepare(self) -> None:

@@ -63,7 +63,7 @@ class TensorSink(ABC):
             start = rect.start * size
             piece = data[start : start + rect.elements * size]
             self.write(tensor.name, start, piece)
-            container.set_digest(tensor.name, number, digest(piece))
+            container.set_digests(tensor.name, digest(piece), number)
         self.arrived(tensor.name, range(chunk_count(tensor)))
 
     def read(self, key: str, start: int, out: Raw) -> None:
@@ -80,7 +80,7 @@ class TensorSink(ABC):
             self.set_digest(tensor.name, number, digest(raw))
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        self.container_of(key).set_digest(key, chunk, value)
+        self.container_of(key).set_digests(key, value, chunk)
         self.arrived(key, (chunk,))
 
     def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
@@ -119,10 +119,7 @@ class ShardSink(TensorSink):
 
     def begin(self) -> None:
         """Make its file."""
-        self._new = self.folder.create()
-        with self._new.opened() as out:
-            out.reserve(self.size)
-            out.resize(self.size)
+        self._new = self.folder.create(self.size)
 
     @property
     def new(self) -> NewShard:

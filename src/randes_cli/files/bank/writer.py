@@ -218,12 +218,7 @@ class BankWriter(TensorSink):
         return file.new
 
     def _create(self, file: _File) -> NewShard:
-        made = self.out.folder.create()
-        size = file.head + file.container.size
-        with made.opened() as out:
-            out.reserve(size)
-            out.resize(size)
-        return made
+        return self.out.folder.create(file.head + file.container.size)
 
     def add_whole(self, tensor: TensorInfo, data: Data) -> None:
         """Write a tensor whose data are at hand; where it has no place yet, it gets the next."""
