@@ -144,7 +144,7 @@ def test_what_workers_leave_and_name_is_synced(tmp_path: Path) -> None:
     shards = ShardFolder(tmp_path / "bank.randes")
     with faulty(note, 1, names=("fsync",), for_ever=True):
         shards.sync()
-        left = shards.leave(shards.create())
+        left = shards.leave(shards.create(64))
         assert synced == [left]
         shards.note("0" * 32)
         shards.sync()
