@@ -62,7 +62,8 @@ def test_a_bank_on_the_hub_refuses_to_be_edited(
     from randes_cli.cli.main import run
 
     hub.add(ID, {"two.randes": bank.read_bytes()})
-    for words in (["add", ID, "x"], ["remove", ID, "-t", "one"], ["seal", ID, "--in-place"]):
+    sealing = ["seal", ID, "--bits", "4", "--in-place"]
+    for words in (["add", ID, "x"], ["remove", ID, "-t", "one"], sealing):
         assert run(words) == 2
         assert "push it again" in capsys.readouterr().err
 
