@@ -74,6 +74,8 @@ class Distances(nn.Module):
     """Biases that layers and a matrix make of distances, of which there are as many as rows
     divide."""
 
+    places: torch.Tensor
+
     def __init__(self, places: int) -> None:
         super().__init__()
         self.bias = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 4, bias=False))
