@@ -42,6 +42,10 @@ def cells(*made: object) -> Change:
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
+    "a step of truth beside a number": (
+        lambda m: m.update(steps={"w": 1, "x": True}),
+        "steps['x'] is not valid",
+    ),
     "shape of nothing": (task(shapes={"x": [2, 3]}), "tasks[1].shapes names 'x', which the base"),
     "dtype of nothing": (task(dtypes={"x": "F16"}), "tasks[1].dtypes names 'x', which the base"),
     "from integers": (
@@ -68,6 +72,12 @@ DAMAGED: dict[str, tuple[Change, str]] = {
         "forgotten has 2 of group 1",
     ),
     "a cell with an escape": (cells(["a\x1b", ["w"]]), "stats.cells[0] does not name"),
+    "a cell of a number": (cells([3, ["w"]]), "stats.cells[0] is not valid"),
+    "a cell that names a number": (cells(["a", [3]]), "stats.cells[0] is not valid"),
+    "a length of 1.0 beside 1": (
+        task(own={"x": ["F32", [1]], "y": ["F32", [1.0]]}),
+        "tasks[1].own['y'] is not valid",
+    ),
     "a tensor twice in a cell": (cells(["a", ["w", "w"]]), "stats.cells[0] names a tensor twice"),
     "a tensor in two cells": (
         cells(["a", ["w"]], ["b", ["w"]]),
