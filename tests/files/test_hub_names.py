@@ -5,18 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from randes_cli.errors import UsageError
-from randes_cli.files.hub.ref import HubRef, parse_ref, recorded_ref
+from randes_cli.files.hub.cache import remember
+from randes_cli.files.hub.ref import HubRef, is_bank_there, is_model_id, parse_ref, recorded_ref
 from tests.files.hub_models import ID, REF
-
-if TYPE_CHECKING:
-    pass
-
-# Names
 
 
 @pytest.mark.parametrize(
@@ -67,6 +62,25 @@ def test_a_path_that_exists_wins_unless_the_scheme_is_said(
     monkeypatch.chdir(tmp_path)
     assert parse_ref("org/name") is None
     assert parse_ref("hf://org/name") == HubRef("org/name")
+
+
+def test_ids_and_banks_there_are_told_from_files() -> None:
+    ids = ("org/name", "org/name.st", "org/name:a.st", "org/name@v1:a.st", "a/b/c", "name")
+    assert list(filter(is_model_id, ids)) == ["org/name", "org/name:a.st", "org/name@v1:a.st"]
+    banks = ("org/name:b.randes", "org/name.randes", "org/name:b.st", "s3://a/b:c.randes")
+    assert list(filter(is_bank_there, banks)) == ["org/name:b.randes"]
+
+
+def test_no_revision_is_noted_outside_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for revision in ("../../../out", "a/../../../../out", "..\\out", "0" * 40):
+        remember("org/name", revision, "1" * 40)
+    assert not list(tmp_path.iterdir())
+    remember("org/name", "refs/pr/3", "1" * 40)
+    noted = tmp_path / "hub" / "models--org--name" / "refs" / "refs" / "pr" / "3"
+    assert noted.read_text() == "1" * 40
 
 
 @pytest.mark.parametrize(
