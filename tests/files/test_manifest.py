@@ -57,6 +57,24 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "no default": (lambda m: m["tasks"][1].pop("default"), "tasks[1].default is missing"),
     "a tie of what is there": (task(ties={"w": "w"}), "tasks[1].ties['w'] is no further name"),
+    "a tie of nothing": (task(ties={"x": "y"}), "tasks[1].ties names 'y', which is not kept"),
+    "a tie of the base's of nothing": (
+        lambda m: m["base"].update(ties={"x": "y"}),
+        "base.ties names 'y', which is not kept",
+    ),
+    "a tie with an escape": (task(ties={"\x1b": "w"}), "tasks[1].ties['\\x1b'] is no further name"),
+    "a long list of what stays": (
+        task(left_out={f"{n}": "x" for n in range(1002)}),
+        "tasks[1].left_out is not a list of files",
+    ),
+    "a file at the root": (
+        task(layout={"": "/x.safetensors"}),
+        "tasks[1].layout[''] is not a file",
+    ),
+    "a seal of 5 bits": (
+        lambda m: m.update(sealed={"0": {"bits": 5, "layout": "levels/1"}}),
+        "sealed[0].bits is 5",
+    ),
     "coefficient of truth": (task(coefficient=True), "tasks[1].coefficient is out of range"),
     "coefficient of text": (task(coefficient="1"), "tasks[1].coefficient is out of range"),
     "another seal": (

@@ -37,9 +37,8 @@ def read_layout(fields: Fields) -> dict[str, str]:
     """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
     found = fields.optional_map("layout", as_text)
     for component, target in found.items():
-        folder, slash, file = target.rpartition("/")
-        safe = is_safe_name(target) and file.endswith(SUFFIXES)
-        if not safe or folder != component or bool(slash) != bool(component):
+        folder, _, file = target.rpartition("/")
+        if folder != component or not (is_safe_name(target) and file.endswith(SUFFIXES)):
             raise fields.fail(f"layout[{component[:100]!r}]", "is not a file in its folder")
     return found
 
