@@ -42,7 +42,7 @@ def test_tasks_are_scored_beside_their_originals_and_the_base(
 def test_a_named_base_and_original_are_scored_instead(
     bank: Path, family: Path, randes: Callable[..., Result]
 ) -> None:
-    more = ["--base", family / "base.safetensors", "--original", f"a={family / 'b.safetensors'}"]
+    more = ["--base", family / "base.safetensors", "--against", f"a={family / 'b.safetensors'}"]
     result = randes("evaluate", bank, *words(family), *more, *2 * ["--task", "a"], "--json")
     assert [(row["original"], row["base"]) for row in result.json["tasks"]] == [(0.5, 0.1)]
     said = "scored, but beside other checkpoints than were packed as a (their fingerprints differ)"
@@ -68,7 +68,7 @@ def test_a_missing_original_is_said_and_leaves_its_cells_empty(
     (family / "a.safetensors").rename(family / "moved.safetensors")
     out = tmp_path / "scores.csv"
     result = randes("evaluate", bank, *words(family), "--csv", out)
-    assert "no original found for a; say --original NAME=CHECKPOINT" in result.err
+    assert "no original found for a; say --against NAME=CHECKPOINT" in result.err
     rows = list(csv.DictReader(out.open()))
     assert (rows[0]["task"], rows[0]["original"], rows[0]["retrieved"]) == ("a", "", "0.4")
     assert rows[1]["normalised"] == "0.8"
@@ -136,7 +136,7 @@ def test_a_table_goes_to_standard_output_in_the_form_that_is_asked_for(
 def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scoring(
     bank: Path, family: Path, randes: Callable[..., Result]
 ) -> None:
-    result = randes("evaluate", bank, *words(family), "--original", "a=gone.safetensors")
+    result = randes("evaluate", bank, *words(family), "--against", "a=gone.safetensors")
     assert (result.code, result.err.strip()) == (5, "randes: gone.safetensors: not found")
     result = randes("evaluate", bank, *words(family), f"--original=c={family / 'c.safetensors'}")
     assert result.code == 5 and "no task" in result.err

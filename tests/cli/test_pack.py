@@ -98,7 +98,7 @@ def test_an_existing_bank_is_kept_unless_forced(
         (["a.safetensors", "--bits", "12"], 2, "--bits"),
         (["a.safetensors", "--targets", "("], 2, "--targets"),
         (["a.safetensors", "--every", "0"], 2, "--every"),
-        (["a.safetensors", "--device", "tpu"], 2, "unknown device"),
+        (["a.safetensors", "--device", "tpu"], 2, "--device must be one of auto"),
         (["a.safetensors", "--max-memory", "lots"], 2, "size"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_cluster_that_is_not_there_or_too_small_is_said(cluster: Any) -> None:
         Cluster(RunOptions(threads=64, engine="ray"))
     with pytest.raises(UsageError, match="say --engine ray"):
         RunOptions(address="auto")
-    with pytest.raises(UsageError, match="choose from threads, ray"):
+    with pytest.raises(UsageError, match="must be one of threads, ray"):
         RunOptions(engine="spark")
 
 

@@ -94,7 +94,7 @@ def test_no_input_of_a_command_is_written_over(
         given += ["--against", f"single={source(bank.parent, 'single')}"]
         given += ["--kind", "distribution"] if case == "plot" else []
     if case in ("csv", "markdown"):
-        given += ["--original", f"single={source(bank.parent, 'single')}"]
+        given += ["--against", f"single={source(bank.parent, 'single')}"]
     if victim == "base" and not case.startswith("pack"):
         given += ["--base", source(bank.parent, "base")] if case != "seal" else []
         if case in ("seal", "unpack", "report", "plot"):
@@ -122,7 +122,7 @@ def test_a_folder_named_as_an_original_is_an_input_with_all_that_is_in_it(
     (folder / "inner" / "config.json").write_text("{}")
     for name in ("model.safetensors", "inner/config.json"):
         given = words("csv", bank, folder / name)
-        assert run([*given, "--original", f"half={folder}"]) == 2
+        assert run([*given, "--against", f"half={folder}"]) == 2
         assert "is the input" in capsys.readouterr().err
     assert (folder / "inner" / "config.json").read_text() == "{}"
 

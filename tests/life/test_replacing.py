@@ -155,7 +155,7 @@ def test_a_replacement_of_nothing_is_refused_with_the_nearest_task(folder: Path)
     bank = make_bank(folder, ("whole",), out="fresh-name.randes")
     before = bank.read_bytes()
     for name, said in (
-        ("whale", r"'whale' to replace \(nearest: whole\); "),
+        ("whale", r"'whale' to replace \(did you mean whole\?\); "),
         ("q", "replace; add"),
     ):
         with pytest.raises(MissingError, match=said):

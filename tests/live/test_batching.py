@@ -104,7 +104,7 @@ def test_a_manager_takes_requests_that_name_their_tasks(tmp_path: Path) -> None:
         manager.add_request([5] * 4, "gone", adapter_name="sun", max_new_tokens=200)
         manager.cancel_request("gone")
         manager.add_request([5] * 4, "wrong", adapter_name="sun", unknown=1)
-        with pytest.raises(MissingError, match="the nearest is cars"):
+        with pytest.raises(MissingError, match=r"did you mean cars\?"):
             manager.add_request([5], adapter_name="car")
         with pytest.raises(UsageError, match="name the task of the request"):
             manager.add_request([5])

@@ -107,7 +107,7 @@ def remove(
 
 def _nearest(bank: BankFile, name: str) -> str:
     near = nearest(name, [task.name for task in bank.manifest.tasks])
-    return f" (nearest: {near})" if near else ""
+    return f" (did you mean {near}?)" if near else ""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import UsageError
 
-Original = Annotated[
+Against = Annotated[
     o.Words,
     option(
         GOES_IN,
@@ -37,7 +37,7 @@ def evaluate(
     evaluate: o.Evaluation,
     metric: o.Metric = None,
     task: o.Tasks = None,
-    original: Original = None,
+    against: Against = None,
     coefficient: Coefficient = None,
     base: o.BaseOption = None,
     csv: Csv = None,
@@ -58,7 +58,7 @@ def evaluate(
     from randes_cli.files.local.guard import note_sources
     from randes_cli.ops.scoring import command_evaluator
 
-    known = originals(original, "--original")
+    known = originals(against)
     note_sources([bank, base, *known.values()])
     _check_targets(csv, markdown, force, json)
     talk = Talk(json=json, quiet=quiet)
@@ -79,7 +79,7 @@ def evaluate(
         elif path is not None:
             write_whole(path, made(report).encode(), force=force)
     missing = ", ".join(score.task for score in report.tasks if score.original is None)
-    words = f"no original found for {missing}; say --original NAME=CHECKPOINT"
+    words = f"no original found for {missing}; say --against NAME=CHECKPOINT"
     talk.tell(
         report,
         None if _PRINTED in (csv, markdown) else lambda width: score_table(report, width),

@@ -12,7 +12,7 @@ from randes_cli.files.nearest import nearest
 #: What other tools call what a command does.
 _OTHER_WORDS = {
     "pack": ("create", "build", "make", "compress", "merge", "new", "init"),
-    "unpack": ("extract", "get", "export", "retrieve", "decompress", "restore"),
+    "unpack": ("extract", "get", "export", "retrieve", "restore", "pull", "download"),
     "inspect": ("list", "ls", "info", "show", "describe", "stats"),
     "add": ("append", "insert", "update"),
     "remove": ("rm", "delete", "del", "drop"),
@@ -41,11 +41,11 @@ def said(error: Exception, arguments: Sequence[str]) -> str | None:
     elif kind == "BadParameter" and choices:
         text = _no_choice(parameter, choices, arguments)
     elif kind == "BadParameter":
-        text = _no_number(parameter, arguments) or text
+        text = _no_number(parameter, arguments) or _out_of_range(parameter, text, arguments)
     elif kind == "UsageError" and "No such command" in text:
         text = _no_command(text, arguments[0])
     elif kind == "UsageError" and "unexpected extra argument" in text:
-        text = _too_many(text, arguments[0])
+        text = _too_many(text, arguments, _repeatable(error))
     return text
 
 
@@ -57,10 +57,23 @@ def _no_command(text: str, given: str) -> str:
     return text if "Did you mean" in text else f"{text.rstrip('.')} (randes --help lists them)"
 
 
-def _too_many(text: str, command: str) -> str:
+def _repeatable(error: Exception) -> set[str]:
+    """The options of the command that an error is about that may be said again."""
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    options = (
+        one.opts for one in getattr(command, "params", ()) if getattr(one, "multiple", False)
+    )
+    return {name for names in options for name in names}
+
+
+def _too_many(text: str, arguments: Sequence[str], repeatable: set[str]) -> str:
     """Words that a command has no use for, and a line of those that it takes."""
+    command = arguments[0]
     found = re.search(r"\((?!s\))(.*)\)", text)
     words = found[1] if found else "an argument"
+    for option, _, word in zip(arguments, arguments[1:], arguments[2:], strict=False):
+        if option in repeatable and word == words.split(" ")[0]:
+            return f"{words}: say {option} before each"
     example = EXAMPLES.get(command, (f"randes {command} --help",))[-1]
     return f"{words}: more than {command} takes; say it as: {example}"
 
@@ -79,7 +92,8 @@ def _no_choice(parameter: Any, choices: Sequence[str], arguments: Sequence[str])
     near = None if given is None else nearest(given, choices)
     meant = f" (did you mean {near}?)" if near else ""
     what = "" if given is None else f", not {given!r}"
-    return f"{option} must be one of {', '.join(choices)}{what}{meant}"
+    base = "; the base model comes first, without an option" if option == "--base" else ""
+    return f"{option} must be one of {', '.join(choices)}{what}{meant}{base}"
 
 
 def _no_number(parameter: Any, arguments: Sequence[str]) -> str | None:
@@ -95,6 +109,17 @@ def _no_number(parameter: Any, arguments: Sequence[str]) -> str | None:
         what = "a whole number" if kind is int else "a number"
         return f"{max(parameter.opts, key=len)} must be {what}, not {given!r}"
     return None
+
+
+def _out_of_range(parameter: Any, text: str, arguments: Sequence[str]) -> str:
+    """A number beyond the least or the most, in the words of other refusals."""
+    _, wanted, limit = text.partition("Input should be ")
+    given = _given(getattr(parameter, "opts", ()), arguments)
+    if not wanted or given is None:
+        return text
+    words = limit.replace("greater than or equal to", "at least")
+    words = words.replace("less than or equal to", "at most")
+    return f"{max(parameter.opts, key=len)} must be {words}, not {given}"
 
 
 def _given(options: Sequence[str], arguments: Sequence[str]) -> str | None:

@@ -49,7 +49,7 @@ Hold = Annotated[
     str, option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
 ]
 Coefficient = Annotated[
-    float | None, option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
+    float | None, option(COMPUTES, "X", "λ in place of each task's own.", "--lambda")
 ]
 Rows = Annotated[int, option(ROOM, "N", "Answers in one batch.", min=1)]
 Cells = Annotated[int, option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)]

@@ -46,15 +46,15 @@ def shard_size(text: str | None) -> int | None:
     return size
 
 
-def originals(texts: list[str] | None, option: str = "--against") -> dict[str, str]:
-    """Checkpoints by task, from the words ``NAME=CHECKPOINT`` of an option. Raises UsageError."""
+def originals(texts: list[str] | None) -> dict[str, str]:
+    """Checkpoints by task, from the words of ``--against``. Raises UsageError."""
     pairs = []
     for text in texts or ():
         name, _, source = text.partition("=")
         if not name or not source:
-            raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
+            raise UsageError(f"--against {text!r}: say NAME=CHECKPOINT")
         pairs.append((name, source))
-    return by_task(pairs, option)
+    return by_task(pairs, "--against")
 
 
 def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
     if device in ("auto", "cpu"):  # measured with an H200: docs/performance.md
         return (FusedKernel if available() else NumpyKernel)(elements, layers)
     if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")
+        raise UsageError(f"--device must be one of {', '.join(DEVICES)}, not {device!r}")
     from randes_cli.core.torch_kernel import TorchKernel
 
     return TorchKernel(device.removesuffix("-torch"), elements, layers)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from randes_cli.errors import some_of
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -19,6 +21,13 @@ def alike(name: str, known: Iterable[str], most: int) -> list[str]:
     names = list(known)
     same = [one for one in names if one.casefold() == name.casefold()]
     return same[:most] or get_close_matches(name, names, n=most)
+
+
+def no_task(name: str, tasks: Sequence[str]) -> str:
+    """What to say of a task that is not among those of a bank."""
+    near = alike(str(name), tasks, 3)
+    meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return f"no task {name!r}{meant}; it has {some_of(tasks, 10) or 'none'}"
 
 
 def absent(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.nearest import no_task
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.batch.order import kept_order
 from randes_cli.live.batch.rows import one_at_a_time
@@ -127,8 +127,7 @@ def _warn(mixed: MixedModel, bank: Bank, others: Sequence[str]) -> None:
 def _known(task: str, tasks: Sequence[str]) -> str:
     if task in tasks:
         return task
-    near = difflib.get_close_matches(str(task), tasks, 1, 0)
-    raise MissingError(f"no task {task!r}; {'the nearest is ' + near[0] if near else 'none is'}")
+    raise MissingError(no_task(task, tasks))
 
 
 def _replace(slot: Slot, value: torch.Tensor) -> None:

@@ -109,7 +109,7 @@ class Edition:
         near = difflib.get_close_matches(name[:100], list(self.models), 1, 0)
         raise Refused(
             404,
-            f"no model {name[:100]!r}; the nearest is {near[0]}",
+            f"no model {name[:100]!r} (did you mean {near[0]}?)",
             param="model",
             code="model_not_found",
         )

@@ -216,7 +216,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)
         if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine!r}: choose from {', '.join(ENGINES)}")
+            raise UsageError(f"--engine must be one of {', '.join(ENGINES)}, not {self.engine!r}")
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is of a Ray cluster: say --engine ray")
         for option, value in (
@@ -226,7 +226,7 @@ class RunOptions:
             if value is not None:
                 Limit(1, 2**63 - 1).check(option, value)
         if self.device not in DEVICES:
-            raise UsageError(f"unknown device {self.device!r}; choose from {', '.join(DEVICES)}")
+            raise UsageError(f"--device must be one of {', '.join(DEVICES)}, not {self.device!r}")
 
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

@@ -104,7 +104,7 @@ class Transform:
     @classmethod
     def from_preset(cls, name: str, **more: object) -> Transform:
         if name not in PRESETS:
-            raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
+            raise UsageError(f"--transform must be one of {', '.join(PRESETS)}, not {name!r}")
         shuffle, signs = PRESETS[name]
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
 

@@ -93,7 +93,7 @@ def plot(
     if suffix not in FORMATS:
         raise UsageError(f"{out}: name a .svg, .png or .pdf file")
     if kind not in PICTURES:
-        raise UsageError(f"--kind {kind!r}: choose from {', '.join(PICTURES)}")
+        raise UsageError(f"--kind must be one of {', '.join(PICTURES)}, not {kind!r}")
     if against and kind != "distribution":
         raise UsageError("--against serves --kind distribution only")
     path = _target(bank, out, against, base, force)

@@ -225,6 +225,8 @@ def _adapters_alone(
 ) -> OpenBase:
     """What adapters that stay adapters are superposed from; they are checked against `base`."""
     other = next((checkpoint for checkpoint in adapters if not is_adapter(checkpoint)), None)
+    if other is not None and base is not None:
+        raise UsageError(f"{other.source}: no LoRA adapter; --adapters is for adapters alone")
     if other is not None or options.merge_adapters:
         why = "--merge-adapters needs one" if other is None else f"{other.source} is none"
         raise UsageError(

@@ -94,7 +94,7 @@ def seal(
     itself = out is None or same_place(target, as_place(as_source(bank)))
     target = edited_bank(target) if itself else target
     if bits not in SEAL_BITS:
-        raise UsageError(f"--bits must be one of {', '.join(map(str, SEAL_BITS))}, not {bits}")
+        raise UsageError(f"--bits must be 8, 4, 3, 2 or 1, not {bits}")
     check_shard_size(max_shard_size)
     source = as_source(target if itself else bank)
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def fit_bits(bank: StrPath, limit: str | None, max_shard_size: int | None = None
         size = there.bytes_after
         if size <= most:
             return bits
-    raise UsageError(f"{bank}: --fit {limit}: even one bit takes {size} bytes, more than {most}")
+    raise UsageError(f"{bank}: --fit {limit}: one bit takes {size:,} bytes, more than {most:,}")
 
 
 def with_exact_saving(bank: BankFile, choices: Sequence[Alternative]) -> tuple[Alternative, ...]:

@@ -35,7 +35,7 @@ from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header
 from randes_cli.files.local.guard import unwatch, watch
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.nearest import alike
+from randes_cli.files.nearest import no_task
 from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights
 from randes_cli.plan import Rect, Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
@@ -168,9 +168,8 @@ class BankFile:
         for task in self.manifest.tasks:
             if task.name == name:
                 return task
-        near = alike(str(name), (task.name for task in self.manifest.tasks), 3)
-        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {self.some_tasks()}")
+        names = [task.name for task in self.manifest.tasks]
+        raise MissingError(f"{self.path}: {no_task(name, names)}")
 
     def some_tasks(self) -> str:
         """The names of its first ten tasks, and how many more there are."""

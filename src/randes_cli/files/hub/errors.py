@@ -136,7 +136,8 @@ def _unanswered(error: BaseException) -> str:
 def not_cached(what: str) -> HubError:
     """Offline, and the cache lacks it."""
     return HubError(
-        f"{what}: not in the cache, and HF_HUB_OFFLINE is set; download it once while online"
+        f"{what}: no path here; not in the cache, and HF_HUB_OFFLINE is set; "
+        "download it once while online"
     )
 
 
