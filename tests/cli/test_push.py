@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +75,14 @@ def test_push_says_where_it_went_and_what_the_card_lacks(
     assert "license" not in randes("push", bank, "maker/bank", "--license", "mit").err
     hub.add("maker/bank", {"README.md": b"# mine"})
     assert "own README stays as it was" in randes("push", bank, "maker/bank").err
+
+
+def test_push_draws_no_bars_into_a_file(bank: Path, hub: HubServer, tmp_path: Path) -> None:
+    own = {**os.environ, **hub.environment(tmp_path / "hf"), "HF_TOKEN": "hf_secret"}
+    own.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
+    words = [sys.executable, "-m", "randes_cli", "push", bank, "maker/bank", "--license", "mit"]
+    done = subprocess.run(words, env=own, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{hub.url}/maker/bank\n", "")
 
 
 def test_a_dry_run_says_what_push_would_do_and_sends_nothing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import note, print_json, say
+from randes_cli.cli.output import note, print_json, progress_bar, say
 from randes_cli.cli.panels import argument, option, switch
 from randes_cli.cli.words import shard_size
 from randes_cli.views.text import human
@@ -50,17 +50,18 @@ def push(
     """Upload a bank to the Hugging Face Hub, with a model card that says what it holds."""
     from randes_cli import push as run
 
-    report = run(
-        bank,
-        repo,
-        private=private,
-        revision=revision,
-        message=message,
-        max_shard_size=shard_size(max_shard_size),
-        license=license,
-        collection=collection,
-        dry_run=dry_run,
-    )
+    with progress_bar(quiet=quiet or json):  # the client draws its own, where there may be one
+        report = run(
+            bank,
+            repo,
+            private=private,
+            revision=revision,
+            message=message,
+            max_shard_size=shard_size(max_shard_size),
+            license=license,
+            collection=collection,
+            dry_run=dry_run,
+        )
     if json:
         print_json(report)
         return
