@@ -230,5 +230,5 @@ def test_95_per_cent_of_the_bytes_must_match(packer: Packer, rows: int, fits: bo
     with pytest.raises(MismatchError) as caught:
         packer.pack(base, {"t": task})
     said = str(caught.value)
-    assert "t.safetensors: matches only 94.9% of the base's bytes by name and shape" in said
+    assert "t.safetensors: matches only 94.9 % of the base's bytes by name and shape" in said
     assert "base.safetensors: 'b'; only in the task: 'other.weight')" in said

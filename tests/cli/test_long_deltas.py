@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from randes_cli.core.prediction.verdict import FAR, FAR_OUT
+from randes_cli.core.prediction.verdict import FAR, FAR_OUT, NEAR
 from tests.cli.conftest import Result
 
 SAID = "no model with so long a delta was measured"
@@ -27,7 +27,7 @@ def packed(folder: Path, length: float, randes: Callable[..., Result]) -> Result
     return randes("pack", *inputs, "-o", folder / "x.randes")
 
 
-@pytest.mark.parametrize("length", [FAR / 4, FAR * 2])
+@pytest.mark.parametrize("length", [FAR / 4, FAR * 0.75, FAR * 2])
 def test_shares_of_the_gain_are_not_told_as_measured_of_longer_deltas(
     length: float, tmp_path: Path, randes: Callable[..., Result]
 ) -> None:
@@ -39,6 +39,8 @@ def test_shares_of_the_gain_are_not_told_as_measured_of_longer_deltas(
         table = " ".join(result.out.partition("what other banks")[2].split())
         assert table
         assert (SAID in table) == far
+        said = "families, the least where deltas are long)" in " ".join(result.out.split())
+        assert said == (NEAR < length <= FAR)
     saving = [line for line in pack.err.splitlines() if "of the gain" in line]
     assert saving
     assert {SAID in line for line in [*saving, report["saving"]]} == {far}

@@ -72,5 +72,5 @@ def test_one_screen_has_one_figure_of_what_a_bank_keeps(family: Path, randes: Ru
     packed = randes(*words, "--groups", 3).out
     for text in (packed, randes("inspect", family / "x.randes").out):
         told = re.search(r"predicted to keep ([\d.]+) % of the gain", text)
-        row = re.search(r"^\*.*?([\d.]+)%", text, re.MULTILINE)
+        row = re.search(r"^\*.*?([\d.]+) %", text, re.MULTILINE)
         assert told and row and told[1] == row[1], text

@@ -21,6 +21,7 @@ from randes_cli.core.prediction.verdict import (
     UNKNOWN,
     by_word,
     judge,
+    percent,
     sentences,
     share,
 )
@@ -112,6 +113,12 @@ def test_long_deltas_are_told_what_long_ones_kept_and_nothing_where_none_was_mea
 ) -> None:
     found = judge(cosine, length)
     assert (found.word, found.range(length)) == (word, expected)
+
+
+def test_shares_are_written_alike_everywhere() -> None:
+    assert [percent(0.9621), percent(1, 2)] == ["96.2 %", "100.00 %"]
+    assert [share((0.611, 0.998)), share((0.611, 0.998), 1)] == ["61–100 %", "61.1–99.8 %"]
+    assert [share((0.9991, 1.0)), share((0.9991, 1.0), 1)] == ["100 %", "99.9–100.0 %"]
 
 
 def test_the_method_has_the_same_table() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
@@ -53,6 +54,17 @@ def made(place: Path, *licences: str) -> Path:
     return place / "two.randes"
 
 
+class One(torch.nn.Module):
+    """A model of the bank's one tensor, which it answers with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.zeros(100, 64), requires_grad=False)
+
+    def forward(self) -> torch.Tensor:
+        return self.a.clone()
+
+
 def metadata(card: str) -> dict[str, Any]:
     """What the Hub's client reads of a card."""
     data: Any = ModelCard(card).data
@@ -82,17 +94,19 @@ def test_every_command_and_snippet_of_the_card_works_as_printed(
     bank = made(tmp_path, "mit", "mit")
     push(bank, ID, revision=revision)
     card = writer.files(ID, revision or "main")["README.md"].decode()
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     shell, *python = re.findall(r"```(?:sh|python)\n(.*?)```", card, re.S)
     install, *commands = shell.strip().splitlines()
     assert install == "pip install randes-cli" and len(commands) == 3
     for command in commands:
         assert run(shlex.split(command)[1:]) == 0, command
-    assert set(load_file("t0.safetensors")) == {"a"} and Path("models/t1").is_dir()
-    found: dict[str, dict[str, object]] = {}
+    assert set(load_file("t0/model.safetensors")) == {"a"} and Path("models/t1").is_dir()
+    found: dict[str, Any] = {"model": One(), "batch": {}}
     exec(python[0], found)
     assert set(found["state_dict"]) == {"a"}
-    assert "Pool(" in python[1] and 'pool.use("t0")' in python[1]
+    exec(python[1], found)
+    assert torch.equal(found["answer"], found["state_dict"]["a"])
 
 
 def test_the_card_says_what_to_expect_and_what_was_measured(tmp_path: Path) -> None:

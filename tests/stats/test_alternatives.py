@@ -123,7 +123,7 @@ def test_fit_packs_what_is_predicted_to_keep_most_within_the_size(folder: Path) 
 
 def test_fit_says_what_is_the_least_and_writes_nothing(folder: Path) -> None:
     least = min(one.bank_bytes for one in packed(folder, dry_run=True).alternatives)
-    with pytest.raises(UsageError, match=f"the smallest bank takes {least} bytes"):
+    with pytest.raises(UsageError, match=f"the smallest bank takes {least:,} bytes"):
         packed(folder, fit=f"{least - 1}")
     assert not (folder / "bank.randes").exists()
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_said_with_what_can() -> None:
     assert best_fit(choices, 99) == smallest_keeping(choices, 0.9) == small
     with pytest.raises(UsageError, match=r"smallest bank takes 90 bytes \(1 group at 1 bit\)"):
         best_fit(choices, 50)
-    with pytest.raises(UsageError, match=r"none is predicted to keep 99\.50% .* keep 99\.00%"):
+    with pytest.raises(UsageError, match=r"none is predicted to keep 99\.50 % .* keep 99\.00 %"):
         smallest_keeping(choices, 0.995)
 
 
@@ -188,7 +188,7 @@ def test_advice_names_a_choice_that_keeps_more_in_no_more_bytes() -> None:
     better = Alternative(4, 2, 150, 0.8, False, share=2, kept=0.99, exact=True)
     text = advice([here, better])
     assert text is not None and "--groups 4 --bits 2 --share 1/2" in text
-    assert "99.0% of the gain over the base, not 95.0%" in text
+    assert "99.0 % of the gain over the base, not 95.0 %" in text
     assert advice([here, replace(better, kept=0.954)]) is None
     assert advice([here, replace(better, bank_bytes=201)]) is None
     assert advice([here, replace(better, exact=False)]) is None
@@ -196,7 +196,7 @@ def test_advice_names_a_choice_that_keeps_more_in_no_more_bytes() -> None:
 
 def test_the_last_line_names_the_seal_that_saves_and_loses_nothing(folder: Path) -> None:
     live = packed(folder, groups=2)
-    words = re.search(r"^randes (seal .*) would make it ([\d.]+) x", live.saving or "")
+    words = re.search(r"^randes (seal .*) would make it ([\d.]+) ×", live.saving or "")
     assert words is not None
     command = shlex.split(words[1])
     assert command[1] == live.bank and run([*command, "--quiet"]) == 0
@@ -236,7 +236,7 @@ def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:
     assert fit_bits(bank, str(choice(report, 1, 3).bank_bytes + 300)) == 3
     whole = str(seal(bank, bank, 4, ONE, dry_run=True).bytes_after)
     assert (fit_bits(bank, whole), fit_bits(bank, whole, 2000)) == (4, 3)  # headers of shards
-    with pytest.raises(UsageError, match="even one bit takes"):
+    with pytest.raises(UsageError, match="one bit takes"):
         fit_bits(bank, "2000")
 
 

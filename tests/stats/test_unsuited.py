@@ -61,7 +61,7 @@ def test_one_task_of_a_base_as_wide_as_its_superposition(
     base = {name: value.bfloat16() for name, value in BASE.items()}
     bank = packer.pack(base, {"a": perturbed(base, seed=1)}, PackOptions(base_storage=storage))
     (text,) = packer.reports[-1].unsuited
-    assert "saves nothing here" in text and "2.00 x the base" in text
+    assert "saves nothing here" in text and "2.00 × the base" in text
     assert inspect(bank).report.unsuited == (text,)
     packer.pack(base, {"a": perturbed(base, seed=1)}, PackOptions(bits=2))
     assert not packer.reports[-1].unsuited
@@ -153,4 +153,4 @@ def test_an_edit_that_leaves_one_task_alone_saves_nothing(packer: Packer, ahead:
     remove(bank, ["a", "b"])
     inputs, options = packer.inputs({"c": perturbed(base, seed=3)}), EditOptions(dry_run=ahead)
     (text,) = add(bank, inputs, options).unsuited
-    assert "saves nothing here" in text and "take 2.00 x the base" in text
+    assert "saves nothing here" in text and "take 2.00 × the base" in text

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,12 +78,14 @@ def note(text: str, *, quiet: bool) -> None:
 
 
 def broken(text: str) -> str:
-    """A text in lines of the terminal's width, where there is one; no word is broken."""
+    """A text in lines of the terminal's width, where there is one; no word or 97 % is broken."""
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError, AttributeError):
         return text
-    return fill(text, max(20, width), break_long_words=False, break_on_hyphens=False)
+    whole = re.sub(" (?=[%×])", "\xa0", text)
+    made = fill(whole, max(20, width), break_long_words=False, break_on_hyphens=False)
+    return made.replace("\xa0", " ")
 
 
 #: What JSON has as it is.
@@ -145,8 +148,9 @@ class Clock:
         took = f"{seconds:.1f} s" if seconds >= 0.05 else "less than 0.1 s"
         fast = f"{speed:.2f} GB/s, " if seconds >= 0.05 and speed >= 0.005 else ""
         memory = human(facts["peak_memory_bytes"])
-        first = f"read {human(read)}, " if read else ""  # of what was not counted nothing is said
-        return f"{first}wrote {human(written)} in {took} ({fast}peak memory {memory})"
+        moved = (("read", read), ("wrote", written))  # of what was not counted nothing is said
+        did = ", ".join(f"{word} {human(size)}" for word, size in moved if size)
+        return f"{did} in {took} ({fast}peak memory {memory})"
 
 
 def _peak_memory() -> int:

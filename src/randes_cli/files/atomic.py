@@ -69,10 +69,10 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
         return
     if isinstance(out, RemotePath):
         raise NoSpace(
-            f"{folder}: {need} bytes needed, {free} free; {out} is made there before it is "
+            f"{folder}: {need:,} bytes needed, {free:,} free; {out} is made there before it is "
             "uploaded: name a folder with room in TMPDIR, or a smaller --max-shard-size"
         )
-    raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
+    raise NoSpace(f"{folder}: {need:,} bytes needed, {free:,} free")
 
 
 @contextlib.contextmanager

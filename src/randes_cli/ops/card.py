@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from randes_cli.core.prediction.verdict import WHY, approximate, kept, sentences
+from randes_cli.core.prediction.verdict import WHY, approximate, kept, percent, sentences
 from randes_cli.errors import RandesError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key
@@ -88,7 +89,7 @@ of all the models' changes to it, from which `randes` gives any of them back.
 - transform: {_code(report.transform)} (shuffle {report.shuffle}, signs {report.signs}), targets \
 {_code(report.targets)}{live}, seed {report.seed}
 {_outside(report)}
-{_use(place, report.tasks[0].name if report.tasks else "TASK")}
+{_use(place, report.tasks)}
 ## What to expect
 
 Retrieval is approximate: superposed tensors come back as the fine-tuned ones plus what is left of
@@ -143,7 +144,7 @@ def _cells(task: TaskSummary, detail: TaskDetail) -> list[str]:
         f"{task.predicted_cosine:.3f}",
         f"{task.coefficient:g}",
         kept(task),
-        "" if task.kept is None else f"{task.kept:.1%}",
+        "" if task.kept is None else percent(task.kept),
         "" if score is None else f"{score:.4g}",
         *(str(number) for number in (task.superposed, task.own, task.unchanged)),
         _code(detail.source),
@@ -159,14 +160,16 @@ def _outside(report: BankReport) -> str:
     )
 
 
-def _use(place: Place, task: str) -> str:
+def _use(place: Place, tasks: Sequence[TaskSummary]) -> str:
     """Commands and lines of Python, each of which works as it stands."""
+    task = tasks[0].name if tasks else "TASK"
+    out = task if tasks and tasks[0].side_files else f"{task}.safetensors"
     download = "" if place.shards else "from huggingface_hub import hf_hub_download\n"
     return f"""## Unpacking
 
 ```sh
 pip install randes-cli
-randes unpack {place.id} --task {task} -o {task}.safetensors
+randes unpack {place.id} --task {task} -o {out}
 randes unpack {place.id} --all -o models
 randes inspect {place.id}
 ```
@@ -184,7 +187,8 @@ with Bank.open({place.opened}) as bank:
 {download}from randes_cli import Pool
 
 with Pool({place.opened}, model) as pool:  # model: any of the base's architecture
-    pool.use("{task}")
+    with pool.use("{task}") as current:
+        answer = current(**batch)
 ```
 """
 

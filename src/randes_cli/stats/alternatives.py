@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from randes_cli.core.prediction.quality import mean_kept, noise_of, wanted
+from randes_cli.core.prediction.verdict import percent
 from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, sum_key, sum_keys
@@ -106,8 +107,8 @@ def best_fit(choices: Sequence[Alternative], limit: int) -> Alternative:
     if not inside:
         least = min(choices, key=lambda one: one.bank_bytes)
         raise UsageError(
-            f"--fit: the smallest bank takes {least.bank_bytes} bytes ({told(least)}), more than "
-            f"{limit}"
+            f"--fit: the smallest bank takes {least.bank_bytes:,} bytes ({told(least)}), more "
+            f"than {limit:,}"
         )
     return max(inside, key=lambda one: (round(one.kept, DIGITS), -one.bank_bytes))
 
@@ -133,8 +134,8 @@ def smallest_keeping(choices: Sequence[Alternative], share: float) -> Alternativ
     if not enough:
         most = max(choices, key=lambda one: one.kept)
         raise UsageError(
-            f"--keep: none is predicted to keep {share:.2%} of the gain; {told(most)} would keep "
-            f"{most.kept:.2%}"
+            f"--keep: none is predicted to keep {percent(share, 2)} of the gain; {told(most)} "
+            f"would keep {percent(most.kept, 2)}"
         )
     return min(enough, key=lambda one: (one.bank_bytes, -one.kept))
 
@@ -162,8 +163,8 @@ def advice(choices: Sequence[Alternative]) -> str | None:
     if best.kept < here.kept + _BETTER:
         return None
     return (
-        f"{as_options(best)} would take no more and keep {best.kept:.1%} of the gain over the "
-        f"base, not {here.kept:.1%} (predicted)"
+        f"{as_options(best)} would take no more and keep {percent(best.kept)} of the gain over the "
+        f"base, not {percent(here.kept)} (predicted)"
     )
 
 
@@ -223,8 +224,9 @@ def saving(
     made = found.best.bank_bytes if size is None else size
     small, large = (one / max(1, base_bytes) for one in (made, found.here.bank_bytes))
     return (
-        f"{found.command(bank)} would make it {small:.2f} x the base, not {large:.2f} x, and "
-        f"read-only; predicted to keep {found.best.kept:.1%} of the gain, not {found.here.kept:.1%}"
+        f"{found.command(bank)} would make it {small:.2f} × the base, not {large:.2f} ×, and "
+        f"read-only; predicted to keep {percent(found.best.kept)} of the gain, not "
+        f"{percent(found.here.kept)}"
     )
 
 

@@ -34,8 +34,8 @@ def saves_little(manifest: Manifest, bank: int, base: int, tasks: int) -> str | 
     how_much = "little" if bank < base + tasks else "nothing"
     as_given, packed = ((base + tasks) / max(1, base), bank / max(1, base))
     return (
-        f"superposition saves {how_much} here: base and tasks as they are take {as_given:.2f} x "
-        f"the base, and are exact, the bank with its base {packed:.2f} x; more tasks, or fewer "
+        f"superposition saves {how_much} here: base and tasks as they are take {as_given:.2f} × "
+        f"the base, and are exact, the bank with its base {packed:.2f} ×; more tasks, or fewer "
         "--bits, would save"
     )
 
@@ -48,8 +48,8 @@ def as_adapters(manifest: Manifest, rank: int, bank: int, base: int, tasks: int)
     apart, packed = ((base + tasks) / max(1, base), bank / max(1, base))
     return (
         f"these deltas have a rank of about {rank}, as merged adapters have: as LoRA adapters they "
-        f"and the base would take about {apart:.2f} x the base, nearly exact, the bank with its "
-        f"base {packed:.2f} x"
+        f"and the base would take about {apart:.2f} × the base, nearly exact, the bank with its "
+        f"base {packed:.2f} ×"
     )
 
 

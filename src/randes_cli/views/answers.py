@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from randes_cli.core.prediction.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
+from randes_cli.core.prediction.verdict import (
+    ALL,
+    MOST,
+    NEARLY_ALL,
+    by_word,
+    kept,
+    percent,
+    sentences,
+)
 from randes_cli.errors import printable, shell_word
 from randes_cli.files.hub.ref import is_bank_there
 from randes_cli.ops.describe import BankReport
@@ -88,8 +96,8 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
         was, best = found
         words = (
             f"Save {human(was.bank_bytes - best.bank_bytes)}, by a copy that is read-only: "
-            f"{human(best.bank_bytes)}, predicted to keep {best.kept:.1%} of the gain, not "
-            f"{was.kept:.1%}:"
+            f"{human(best.bank_bytes)}, predicted to keep {percent(best.kept)} of the gain, not "
+            f"{percent(was.kept)}:"
         )
         steps.append(Step(words, printable(found.command(place))))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]

@@ -231,5 +231,5 @@ def lambda_figure(curves: Curves, used: dict[str, float]) -> Figure:
     if curves.measured:
         axis.set_title("scores by coefficient, measured by tune")
     else:
-        axis.set_title("predicted from stored statistics; randes tune measures scores")
+        axis.set_title("the least predicted error is not the best score: randes tune finds that")
     return figure

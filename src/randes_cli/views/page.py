@@ -198,7 +198,7 @@ def _more(data: PageData) -> list[Part]:
         parts.append(Part("Distribution", words, image))
     if curves.by_task:
         used = {task.name: task.coefficient for task in report.tasks}
-        words = "Predicted relative error by coefficient; randes tune measures scores."
+        words = "The least predicted error is not the best score: randes tune finds that."
         words = "Scores by coefficient, measured by tune." if curves.measured else words
         rows = -(-min(len(curves.by_task), panels.MOST_LEGEND) // 2)
         image = _one(

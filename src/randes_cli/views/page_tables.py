@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from randes_cli.core.prediction.verdict import BEYOND, kept, unmeasured
+from randes_cli.core.prediction.verdict import BEYOND, kept, percent, share, unmeasured
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.stats.breakdown import GroupRow
@@ -47,6 +47,10 @@ def _number(value: float | None, form: str) -> Cell:
     return Cell("–", -1e308) if value is None else Cell(format(value, form), value)
 
 
+def _percent(value: float | None) -> Cell:
+    return Cell("–", -1e308) if value is None else Cell(percent(value), value)
+
+
 def _count(value: int) -> Cell:
     return Cell(f"{value:,}", value)
 
@@ -73,7 +77,7 @@ def task_table(report: BankReport) -> Table:
                 Cell(printable(task.name)),
                 Cell(kept(task), -1e308 if task.expected is None else task.expected[0]),
                 _quality(task.predicted_cosine),
-                _number(task.kept, ".1%"),
+                _percent(task.kept),
                 _number(detail.predicted_error, ".2f"),
                 _number(task.coefficient, "g"),
                 Cell(printable(detail.nearest or "–")),
@@ -100,7 +104,7 @@ def group_table(key: str, title: str, rows: Sequence[GroupRow]) -> Table:
             Cell(printable(row.name)),
             _quality(row.predicted_cosine),
             _number(row.predicted_error, ".2f"),
-            _number(row.share, ".1%"),
+            _percent(row.share),
             _number(row.before, ".4f"),
             _number(row.during, ".4f"),
             _count(row.tensors),
@@ -123,8 +127,8 @@ def choice_table(report: BankReport) -> Table:
             _count(one.bits),
             _count(one.groups),
             Cell(f"1/{one.share}" if one.share > 1 else "all", 1 / one.share),
-            Cell(f"{one.kept:.1%}", one.kept, one.kept),
-            Cell(f"{one.kept_low:.1%} to {one.kept_high:.1%}", one.kept_low),
+            Cell(percent(one.kept), one.kept, one.kept),
+            Cell(share((one.kept_low, one.kept_high), 1), one.kept_low),
         ]
         for one in found
     ]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.prediction.verdict import percent
 from randes_cli.stats.frontier import frontier
-from randes_cli.views.text import decimal, label
+from randes_cli.views.text import decimal, human, label
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#8a8a8a"
@@ -75,7 +76,7 @@ def cosines(axis: Any, rows: Sequence[GroupRow]) -> None:
     places = range(len(rows))
     axis.barh(places, [row.predicted_cosine for row in rows], color=BLUE, height=0.7)
     for place, row in enumerate(rows):
-        text = f" {row.predicted_cosine:.2f}  ({row.share:.1%} of energy)"
+        text = f" {row.predicted_cosine:.2f}  ({percent(row.share)} of energy)"
         axis.text(row.predicted_cosine, place, text, va="center", size=7, color=SOFT)
     axis.set_yticks(places, [label(row.name) for row in rows], size=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -99,7 +100,7 @@ def overlaps(axis: Any, rows: Sequence[GroupRow], *, left: bool = True) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(left=0)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("mean |cosine| between different tasks")
+    axis.set_xlabel("mean |cosine| between tasks")
 
 
 def distribution(axis: Any, found: Distribution) -> None:
@@ -147,7 +148,7 @@ def sizes(axis: Any, report: BankReport) -> None:
     separate = f"{count} separate\ncheckpoint" + ("s" if count > 1 else "")
     axis.set_yticks([0, 1], [separate, "this bank"])
     for place, size in ((1, report.bank_bytes), (0, report.separate_bytes)):
-        axis.text(0, place + 0.36, f"{size / scale:.3g} {unit}", va="center", size=8)
+        axis.text(0, place + 0.36, human(size), va="center", size=8)
     axis.set_ylim(-0.4, 1.6)
     axis.set_xlabel(unit)
     axis.grid(axis="y", visible=False)

@@ -144,21 +144,22 @@ def test_lines_fit_and_have_every_word_in_order(text: str, width: int, indent: s
 def test_a_text_with_room_is_one_line_as_it_is() -> None:
     assert in_lines("as  it is ", 10) == ["as  it is "]
     assert in_lines("two-sided (shuffle none)", 18, "  ") == ["two-sided (shuffle", "  none)"]
+    assert in_lines("keeps 97.6 % of it", 11) == ["keeps", "97.6 % of", "it"]
 
 
 def test_titles_give_way_before_the_first_column_of_a_narrow_table() -> None:
     columns = [
         Column("bank", name=True),
-        Column("x base", drop=2),
+        Column("× base", drop=2),
         Column("bits"),
         Column("groups"),
     ]
     columns += [Column("elements"), Column("gain kept"), Column("in measured families", drop=1)]
-    rows = [["*102.67 kB", "1.721", "16", "12", "all", "100.0%", "99.9% to 100.0%"]]
-    whole, narrow = (table(columns, rows, width) for width in (100, 40))
+    rows = [["*102.67 kB", "1.721", "16", "12", "all", "100.0 %", "99.9–100.0 %"]]
+    whole, narrow = (table(columns, rows, width) for width in (100, 41))
     assert whole[0].plain.split("  ")[0] == narrow[0].plain.split("  ")[0] == "bank"
     assert [line.plain for line in narrow] == [
-        "bank        bits  groups  eleme…  gain …",
-        "*102.67 kB    16      12     all  100.0%",
+        "bank        bits  groups  eleme…  gain k…",
+        "*102.67 kB    16      12     all  100.0 %",
     ]
     assert whole[0].plain.split() == " ".join(column.title for column in columns).split()

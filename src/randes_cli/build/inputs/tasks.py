@@ -10,6 +10,7 @@ from typing import Any
 
 from randes_cli.build.inputs.named import kept_once, named_like
 from randes_cli.build.inputs.participants import OpenTask, Origin
+from randes_cli.core.prediction.verdict import percent
 from randes_cli.errors import MismatchError, UsageError, first_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import file_key
@@ -90,7 +91,7 @@ def fit_to(
         if matched >= LEAST_MATCH or part:
             return fit
     raise MismatchError(
-        f"{task.source}: matches only {matched:.1%} of the base's bytes by name and shape "
+        f"{task.source}: matches only {percent(matched)} of the base's bytes by name and shape "
         f"({_difference(base, task, fit)}); is it of another base?"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -164,10 +165,10 @@ def fields(pairs: Sequence[tuple[str, str]], width: int) -> list[Text]:
 def in_lines(text: str, width: int, indent: str = "") -> list[str]:
     """A text in lines of at most `width` cells, broken between words; a longer word is shortened.
 
-    `indent` goes before every line but the first.
+    `indent` goes before every line but the first. A number keeps its % or ×.
     """
     made, line = list[str](), ""
-    for word in printable(text).split(" "):
+    for word in re.split(" (?![%×])", printable(text)):
         longer = f"{line} {word}" if line.strip() else line + word
         if cell_len(longer) > width and line.strip():
             made.append(line)

@@ -16,7 +16,15 @@ from randes_cli.cli.render.layout import (
     table,
     verdict_style,
 )
-from randes_cli.core.prediction.verdict import BEYOND, by_word, judge, kept, unmeasured
+from randes_cli.core.prediction.verdict import (
+    BEYOND,
+    by_word,
+    judge,
+    kept,
+    percent,
+    share,
+    unmeasured,
+)
 from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import decimal, human
 
@@ -144,7 +152,7 @@ def group_lines(
                 decimal(row.predicted_cosine, 3),
                 bar(row.predicted_cosine, 8, style),
                 f"{row.predicted_error:.2f}",
-                f"{row.share:.1%}",
+                percent(row.share),
                 *pair,
                 f"{row.tensors:,}",
                 f"{row.elements:,}",
@@ -159,7 +167,7 @@ def group_lines(
 
 #: Titles, and which column goes first on a narrow terminal.
 _HEADS = (
-    ("x base", 2),
+    ("× base", 2),
     ("bits", 0),
     ("groups", 0),
     ("elements", 0),
@@ -181,8 +189,8 @@ def choice_table(
             str(one.bits),
             str(one.groups),
             f"1/{one.share}" if one.share > 1 else "all",
-            f"{one.kept:.1%}",
-            f"{one.kept_low:.1%} to {one.kept_high:.1%}",
+            percent(one.kept),
+            share((one.kept_low, one.kept_high), 1),
         ]
         for one in best
     ]

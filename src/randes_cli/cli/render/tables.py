@@ -51,7 +51,7 @@ def check_table(check: TaskCheck, width: int) -> list[Text]:
     ]
     rows.insert(0, ["all", f"{check.cosine:.4f}", f"{check.predicted:.4f}", f"{check.error:.4f}"])
     columns = [Column(f"task {check.task}", name=True)]
-    columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
+    columns += [Column(title) for title in ("cosine", "predicted", "rel. error")]
     made = table(columns, rows, width)
     words = f"… {left:,} more, which come back better (--json lists all)"
     return [*made, Text(words, "dim")] if left > 0 else made

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from randes_cli.cli.render.layout import GOOD, POOR, in_lines, verdict_style
-from randes_cli.core.prediction.verdict import MOST, WHY, approximate, by_word, expectation, share
+from randes_cli.core.prediction.verdict import (
+    MOST,
+    WHY,
+    approximate,
+    by_word,
+    expectation,
+    is_long,
+    percent,
+    share,
+)
 from randes_cli.errors import counted
 
 if TYPE_CHECKING:
@@ -85,4 +94,7 @@ def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     mean, low, high = (fsum(one[n] or 0.0 for one in found) / len(found) for n in range(3))
     if here is not None:
         mean, low, high = here.kept, here.kept_low, here.kept_high
-    return f"predicted to keep {100 * mean:.1f} % of the gain ({share((low, high))} by family); "
+    families = f"{share((low, high))} in measured families"
+    if "–" in families and any(map(is_long, tasks)):
+        families += ", the least where deltas are long"
+    return f"predicted to keep {percent(mean)} of the gain ({families}); "

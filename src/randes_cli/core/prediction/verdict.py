@@ -107,11 +107,17 @@ def hedged(sentence: str | None, tasks: Sequence[TaskSummary]) -> str | None:
     return f"{sentence}; but no model with so long a delta was measured"
 
 
-def share(pair: tuple[float, float] | None) -> str:
+def percent(value: float, digits: int = 1) -> str:
+    """A share in words: ``96.2 %``."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def share(pair: tuple[float, float] | None, digits: int = 0) -> str:
     """A range of shares in words: ``96–100 %``."""
     if pair is None:
         return "not measured"
-    return f"{100 * pair[0]:.0f}–{100 * pair[1]:.0f} %"
+    low, high = (f"{100 * value:.{digits}f}" for value in pair)
+    return f"{high} %" if low == high else f"{low}–{high} %"
 
 
 def kept(task: TaskSummary) -> str:
@@ -146,7 +152,7 @@ def _told(task: TaskSummary, verdict: Verdict) -> tuple[bool, bool]:
     """Whether a delta's length is known, and long, where a verdict tells of that."""
     if verdict.kept == verdict.far:
         return False, False
-    return task.length is not None, _is_long(task)
+    return task.length is not None, is_long(task)
 
 
 def sentences(tasks: Sequence[TaskSummary]) -> list[str]:
@@ -154,7 +160,8 @@ def sentences(tasks: Sequence[TaskSummary]) -> list[str]:
     return [sentence for _, sentence in expectation(tasks)]
 
 
-def _is_long(task: TaskSummary) -> bool:
+def is_long(task: TaskSummary) -> bool:
+    """Whether a delta is known to be longer beside its base than near ones are."""
     return task.length is not None and task.length > NEAR
 
 
@@ -175,7 +182,7 @@ def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str
         )
     if verdict.kept is None:
         return f"{text}: no model was measured at such noise, {so}"
-    if _is_long(tasks[0]) and verdict.far != verdict.kept:
+    if is_long(tasks[0]) and verdict.far != verdict.kept:
         return f"{text}: {share(verdict.far)} in measured cases with deltas as long"
     text = f"{text}: {share(verdict.kept)} in measured cases"
     if tasks[0].length is not None or verdict.far == verdict.kept:
