@@ -136,7 +136,7 @@ def _unanswered(error: BaseException) -> str:
 def not_cached(what: str) -> HubError:
     """Offline, and the cache lacks it."""
     return HubError(
-        f"{what}: no path here; not in the cache, and HF_HUB_OFFLINE is set; "
+        f"{what}: neither here nor in the cache, and HF_HUB_OFFLINE is set; "
         "download it once while online"
     )
 
