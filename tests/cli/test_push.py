@@ -80,17 +80,9 @@ def test_push_says_where_it_went_and_what_the_card_lacks(
 def test_push_draws_no_bars_into_a_file(bank: Path, hub: HubServer, tmp_path: Path) -> None:
     own = {**os.environ, **hub.environment(tmp_path / "hf"), "HF_TOKEN": "hf_secret"}
     own.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
-    words = [
-        sys.executable,
-        "-m",
-        "randes_cli",
-        "push",
-        str(bank),
-        "maker/bank",
-        "--license",
-        "mit",
-    ]
-    done = subprocess.run(words, env=own, capture_output=True, text=True, check=True)
+    words = ["push", str(bank), "maker/bank", "--license", "mit"]
+    program = [sys.executable, "-m", "randes_cli", *words]
+    done = subprocess.run(program, env=own, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"{hub.url}/maker/bank\n", "")
 
 
