@@ -138,7 +138,7 @@ def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scor
 ) -> None:
     result = randes("evaluate", bank, *words(family), "--against", "a=gone.safetensors")
     assert (result.code, result.err.strip()) == (5, "randes: gone.safetensors: not found")
-    result = randes("evaluate", bank, *words(family), f"--original=c={family / 'c.safetensors'}")
+    result = randes("evaluate", bank, *words(family), f"--against=c={family / 'c.safetensors'}")
     assert result.code == 5 and "no task" in result.err
 
 
