@@ -202,7 +202,7 @@ def _code(text: str) -> str:
 def _size(count: int) -> str:
     """Bytes in the largest decimal unit that leaves at least 1 of it."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
+        if count >= 0.99995 * size:  # 999,960 bytes are 1.0 MB, not 1000.0 kB
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
 

@@ -15,7 +15,7 @@ const chosen = new Set();
 
 const heads = () => ({ "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) });
 const size = bytes => {
-  const unit = bytes >= 1e9 ? [1e9, "GB"] : bytes >= 1e6 ? [1e6, "MB"] : [1e3, "kB"];
+  const unit = bytes >= 9.995e8 ? [1e9, "GB"] : bytes >= 9.995e5 ? [1e6, "MB"] : [1e3, "kB"];
   return `${(bytes / unit[0]).toPrecision(3)} ${unit[1]}`;
 };
 const percent = value => `${Math.round(100 * value)} %`;

@@ -20,7 +20,7 @@ def times(ratio: float | None, digits: int) -> str:
 def human(size: float) -> str:
     """Bytes for people: 1.23 GB."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
+        if abs(size) < 999.995:  # else it would be rounded to 1000.00
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
         size /= 1000
     return f"{size:.2f} TB"
