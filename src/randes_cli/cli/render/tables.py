@@ -134,8 +134,8 @@ def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[
             f"{one.tensors:,}",
             f"{one.changed:,}",
             "not finite" if one.cosine is None else f"{one.cosine:.6f}",
-            "-" if one.norm is None else f"{one.norm:.4g}",
-            "-" if one.relative is None else f"{one.relative:.4g}",
+            "-" if one.norm is None else f"{one.norm:#.4g}",
+            "-" if one.relative is None else f"{one.relative:#.4g}",
         ]
         for one in types[:_MOST_NAMES]
     ]
