@@ -98,3 +98,12 @@ def test_components_that_differ_in_case_alone_are_refused(named: bool, tmp_path:
     else:
         put(tmp_path / "model.safetensors")
     refused(tmp_path, "the components UNet/ and unet/ differ in case alone|unet/ and UNet/ differ")
+
+
+def test_a_run_whose_checkpoints_have_weights_beside_the_parts_is_none_of_parts(
+    tmp_path: Path,
+) -> None:
+    for step in (500, 1000):
+        put(tmp_path / f"checkpoint-{step}" / "model.safetensors")
+        (tmp_path / f"checkpoint-{step}" / "zero_to_fp32.py").write_text("")
+    refused(tmp_path, "it holds the checkpoints checkpoint-500, checkpoint-1000: name one of them")

@@ -27,6 +27,8 @@ from tests.files.folders import put, refused
         ("layer.SCB", "bitsandbytes 8-bit"),
         ("layer.weight_scale_inv", "fp8 with scales"),
         ("layer.weight_packed", "compressed-tensors"),
+        ("layer.trellis", "EXL3"),
+        ("layer.Qidxs", "QuIP#"),
     ],
 )
 def test_quantised_tensors_are_refused_with_what_to_use(
@@ -75,10 +77,8 @@ def test_integers_and_scales_of_other_kinds_are_no_quantised_weights(tmp_path: P
     ("name", "dtype"),
     [
         ("up.weight", torch.int8),  # the codes alone
-        ("up.Qidxs", torch.int16),  # QuIP#
         ("up.dense_weights", torch.int64),  # SpQR
         ("up.B", torch.int32),  # Marlin
-        ("up.trellis", torch.int16),  # EXL3
     ],
 )
 def test_integers_in_the_place_of_a_weight_of_the_base_are_refused(

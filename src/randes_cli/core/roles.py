@@ -25,7 +25,7 @@ TEMPERATURE = "a temperature"
 #: Roles by the last part of a name. Making these patterns takes 10 ms: they wait for such a name.
 _LEAVES: Mapping[str, str] = {
     STATISTICS: (
-        r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
+        r"(\w+_)?(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
         r"|histogram|\w*_?queue(_ptr)?|(e_score_)?correction_bias|balancing_biases|expert_bias"
         r"|\w*tokens_per_expert|w_avg|latent_avg|magnitude_ema|precision_matrix"
     ),
@@ -47,7 +47,7 @@ _LEAVES: Mapping[str, str] = {
         r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_(filters?|basis)"
         r"|(\w*(hann|fft)_)?window|betas|sigmas|posterior_\w+|lvlb_weights|anchors?"
         r"|(log_|sqrt_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
-        r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay"
+        r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay|std_(bias|scale)"
     ),
     TEMPERATURE: r"logit_(scale|bias)|temperature",
 }

@@ -134,9 +134,10 @@ def process_parts(found: Iterable[Path]) -> list[Path]:
 
 def no_weights(folder: Path) -> str:
     """What to say of a folder in which no weights lie."""
+    inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
+    parts = [folder, *(path for path in entries(folder) if path.is_dir() and not inside)]
     for file, remedy in _CONVERTERS.items():
-        places = [folder, *(path for path in entries(folder) if path.is_dir())]
-        if any((place / file).is_file() for place in places):
+        if any((place / file).is_file() for place in parts):
             return f"holds {remedy}"
     for pattern, what in _OTHERS.items():
         if any(folder.glob(pattern)):
@@ -144,7 +145,6 @@ def no_weights(folder: Path) -> str:
     banks = [str(path) for path in entries(folder) if path.suffix == BANK_SUFFIX]
     if banks:
         return f"no weights in this folder, but the bank {first_of(banks, 3)} ({UNPACK})"
-    inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
     if inside:
         inside.sort(key=_numbers)
         kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from randes_cli.build.inputs.participants import OpenTask
+from randes_cli.build.inputs.zeros import zeros_in_place
 from randes_cli.errors import MismatchError, counted
 from randes_cli.files.checkpoint.names import (
     Naming,
@@ -67,6 +68,7 @@ def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask
     """
     source, ties = opened.source, dict[str, str]()
     if alike is not None:
+        opened = replace(opened, notes=(*opened.notes, *zeros_in_place(base, source)))
         ties = find_ties(source, base.tensors, ties_of(base), alike)
     named = [n for n in source.tensors if n not in base.tensors and n not in ties]
     if not named:

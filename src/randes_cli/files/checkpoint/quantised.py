@@ -25,6 +25,8 @@ _ENDINGS = {
     ".W_q": "HQQ",
     ".weight._data": "quanto",
     ".weight_packed": "compressed-tensors",
+    ".trellis": "EXL3",
+    ".Qidxs": "QuIP#",
     ".weight_zero_point": "compressed-tensors",
 }
 _REMEDY = (
