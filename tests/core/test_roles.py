@@ -135,6 +135,7 @@ def test_statistics_and_constants_are_told_by_their_names(name: str) -> None:
         ("data_mean", "data_std"),
         ("vae.stats.mean-of-means", "vae.stats.std-of-means"),
         ("scaler.data_min_", "scaler.data_max_"),
+        ("scaler.mean_", "scaler.scale_"),
     ],
 )
 def test_a_mean_and_a_spread_of_one_name_are_of_data(pair: tuple[str, str]) -> None:

@@ -67,10 +67,13 @@ _ENDS: Mapping[str, str] = {
 }
 
 #: What a mean of data lies beside, and a least value beside the largest: of one pattern of names.
-_SPREADS = ("std", "stdev", "stddev", "istd", "invstd", "var", "variance")
+_SPREADS = (
+    *("std", "stdev", "stddev", "istd", "invstd", "var", "variance"),
+    *("scale", "inv_covariance", "covariance"),
+)
 _MATES = {
-    "mean": (*_SPREADS, "inv_covariance", "covariance"),
-    **dict.fromkeys((*_SPREADS, "inv_covariance", "covariance"), ("mean",)),
+    "mean": _SPREADS,
+    **dict.fromkeys(_SPREADS, ("mean",)),
     "min": ("max",),
     "max": ("min",),
 }
