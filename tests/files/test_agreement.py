@@ -20,6 +20,7 @@ from randes_cli.specs import BaseStorage, Table, TensorInfo, Transform
 OPTIONS = {
     "groups": PackOptions(groups=2),
     "shuffled": PackOptions(Transform.from_preset("srsf"), base_storage=BaseStorage.reference),
+    "shares": PackOptions(share=2),
     "sealed": PackOptions(bits=2, share=2),
 }
 #: Statistics that banks of before have not.
@@ -72,3 +73,10 @@ def test_every_tensor_is_there_as_the_manifest_says(options: str, tmp_path: Path
                 continue
             with pytest.raises(BankDamaged):
                 check_agreement(manifest, Table(one))
+    like = next(key for key in there if parse_key(key).kind == "sum").partition("/")[2][2:]
+    for extra in (f"sum/7/{like}", f"sum/00/{like}", f"sum/²/{like}", f"sum/{like}", "sum/0/ghost"):
+        with pytest.raises(BankDamaged, match=r"of no group of this bank|does not match the base"):
+            check_agreement(manifest, Table({**tensors, extra: TensorInfo(extra, "I16", (40, 30))}))
+    bare = {key: t for key, t in tensors.items() if parse_key(key).kind not in ("sum", "scale")}
+    with pytest.raises(BankDamaged, match="is missing"):
+        check_agreement(manifest, Table(bare))
