@@ -261,6 +261,7 @@ def test_numbers_of_layers_and_experts_are_each_names_own() -> None:
     pairs = [(layer, expert) for layer in (1, 9, 10, 12, 100) for expert in (0, 10, 345)]
     stored = [name for pair in pairs for name in names(*pair)]
     found, cut = aliases(stored), pieces(stored)
+    assert "[" not in "".join(found)
     for layer, expert in pairs:
         experts, fused = names(layer, expert)
         assert found[experts.replace("block_sparse_moe", "mlp")] == experts
@@ -268,3 +269,15 @@ def test_numbers_of_layers_and_experts_are_each_names_own() -> None:
         assert [cut[f"{whole}.{x}_proj.weight"] for x in "qkv"] == [
             (fused, Piece(place, 3)) for place in range(3)
         ]
+
+
+def test_a_name_that_two_would_have_stands_for_neither() -> None:
+    stored = ["m.block_sparse_moe.gate.w", "m.block_sparse_moe.router.w"]
+    assert aliases(stored) == {"m.mlp.gate.w": stored[0]}
+    assert aliases(stored[1:]) == {"m.mlp.router.w": stored[1]}
+
+
+def test_words_that_only_one_family_has_so_mean_nothing_elsewhere() -> None:
+    stored = ["m.linear_pos.w", "transf_decoder.x"]
+    assert aliases(stored) == {"m.relative_k_proj.w": stored[0]}
+    assert aliases(stored[:1]) == {}
