@@ -97,6 +97,7 @@ def test_the_page_is_whole_and_needs_nothing_else(
     out = tmp_path / "report.html"
     result = randes("report", bank, "-o", out)
     assert result == Result(0, "", f"{out}  {human(out.stat().st_size)}\n")
+    assert out.read_text("utf-8") == page_of(bank)  # twice the same
     read = check_alone(out.read_text("utf-8"))
     for word in ("bank.randes", "h.*.w.weight", "layer 3", "a.safetensors", "16 bits"):
         assert any(word in text for text in read.texts), word
@@ -109,10 +110,6 @@ def test_sealed_groups_are_named_on_the_page_and_in_the_terminal(
     assert randes("seal", bank, "--bits", "2", "-o", sealed, "-q").code == 0
     assert "group 0 at 2 bits" in "".join(Reader(page_of(sealed)).texts)
     assert "group 0 sealed at 2 bits" in randes("inspect", sealed).out
-
-
-def test_the_same_bank_makes_the_same_page(bank: Path) -> None:
-    assert page_of(bank) == page_of(bank)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 11, 30])
@@ -217,17 +214,24 @@ def test_a_hundred_tasks_load_in_a_second_sort_and_say_what_is_under_the_pointer
     assert tab.complaints() == []
 
 
+@pytest.fixture(scope="module")
+def of_eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    page = folder / "page.html"
+    page.write_text(page_of(make_bank(folder, 8)), "utf-8")
+    check_alone(page.read_text("utf-8"))
+    return page
+
+
 @pytest.mark.parametrize(("width", "phone"), [(1280, False), (820, False), (390, True)])
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_fits_its_window_in_light_and_dark_and_keeps_nobody_out(
-    tmp_path: Path, tab: Page | None, width: int, phone: bool, dark: bool
+    of_eight: Path, tab: Page | None, width: int, phone: bool, dark: bool
 ) -> None:
-    (tmp_path / "page.html").write_text(page_of(make_bank(tmp_path, 8)), "utf-8")
     if tab is None:
-        check_alone((tmp_path / "page.html").read_text("utf-8"))
         return
     tab.resize(width, 800, dark=dark, phone=phone)
-    tab.open((tmp_path / "page.html").as_uri())
+    tab.open(of_eight.as_uri())
     assert tab.run("document.documentElement.scrollWidth <= innerWidth")
     ground, ink = (
         sum(map(int, tab.run(f"getComputedStyle(document.body).{key}")[4:-1].split(",")))
@@ -279,5 +283,5 @@ def test_a_report_under_the_name_of_another_kind_of_file_is_refused(
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == f"randes: {family / name}: the report is a page: name a .html file\n"
         assert not (family / name).exists()
-    for name in ("r.html", "r.HTM", "r"):
+    for name in ("r.HTM", "r"):
         assert randes("report", bank, "-o", family / name).code == 0
