@@ -136,7 +136,7 @@ def test_a_table_goes_to_standard_output_in_the_form_that_is_asked_for(
 def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scoring(
     bank: Path, family: Path, randes: Callable[..., Result]
 ) -> None:
-    result = randes("evaluate", bank, *words(family), "--against", "a=gone.safetensors")
+    result = randes("evaluate", bank, *words(family), "--original", "a=gone.safetensors")
     assert (result.code, result.err.strip()) == (5, "randes: gone.safetensors: not found")
     result = randes("evaluate", bank, *words(family), f"--against=c={family / 'c.safetensors'}")
     assert result.code == 5 and "no task" in result.err

@@ -19,6 +19,7 @@ Against = Annotated[
         GOES_IN,
         "NAME=PATH",
         "A task's original checkpoint, if it moved; repeatable.",
+        *("--against", "--original"),  # the second as it was named before
         offer=complete.named,
     ),
 ]
