@@ -81,7 +81,9 @@ def _banks(paths: list[Path], out: Path, options: PackOptions) -> list[bytes]:
 
 
 @pytest.mark.parametrize(("name", "layers"), _LAYERS)
-@pytest.mark.parametrize("more", [{}, {"groups": 2, "bits": 8}, {"base_storage": "reference"}])
+@pytest.mark.parametrize(
+    "more", [{}, {"groups": 2, "bits": 8}, {"base_storage": "reference", "max_shard_size": 10**5}]
+)
 def test_together_and_one_after_the_other_make_the_same_bytes(
     name: str,
     more: dict[str, object],

@@ -38,8 +38,8 @@ def run_many(files: Files, kernel: Kernel, strip: int, many: Many) -> int:
     read = int(run.nbytes[done].sum())
     for at in np.flatnonzero(~done).tolist():
         unit = many.units[at]
-        if unit.layers > 1 and unit in files.again:
-            continue  # of such a unit all is done again, once
+        if unit in files.again:
+            continue  # of one of many layers all is done again, once
         files.again.add(unit)
         for job in unit_jobs(unit, many.parts[at]):
             read += run_job(files, kernel, strip, job)
