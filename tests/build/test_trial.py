@@ -42,3 +42,16 @@ def test_a_dry_run_on_samples_says_what_packing_measures(
     done = pack(str(source), inputs, out, options, ONE)
     for said, found in zip(dry.tasks, done.tasks, strict=True):
         assert said.predicted_cosine == pytest.approx(found.predicted_cosine, abs=0.02)
+
+
+def test_a_dry_run_raises_the_step_of_a_sum_that_passes_its_range(tmp_path: Path) -> None:
+    chance, spike = torch.Generator().manual_seed(6), torch.zeros(64, 64)
+    spike[5, 7] = 3.0
+    deltas = (0.01 * torch.randn(64, 64, generator=chance) + spike for _ in range(16))
+    inputs = Packer(tmp_path).inputs({f"t{n}": {"w": delta} for n, delta in enumerate(deltas)})
+    source = str(save({"w": torch.zeros(64, 64)}, tmp_path / "base.safetensors"))
+    out, options = tmp_path / "bank.randes", PackOptions(Transform.from_preset("ta"), bits=2)
+    dry = pack(source, inputs, out, options, ONE, dry_run=True)
+    done = pack(source, inputs, out, options, ONE)
+    for said, found in zip(dry.tasks, done.tasks, strict=True):
+        assert said.predicted_cosine == pytest.approx(found.predicted_cosine, abs=1e-4)
