@@ -45,6 +45,16 @@ def test_a_resized_vocabulary_keeps_its_common_rows_superposed(
     assert torch.equal(back[name][20:], task[name][20:])
 
 
+def test_a_resized_table_of_matrices_keeps_its_new_rows_exactly(tmp_path: Path) -> None:
+    base = {"embed.weight": torch.randn(12, 3, 8), "w": torch.randn(16, 16)}
+    task = {name: value + 0.01 * torch.randn(value.shape) for name, value in base.items()}
+    task["embed.weight"] = torch.cat([task["embed.weight"], torch.randn(5, 3, 8)])
+    packed, _, (back,) = round_trip(tmp_path, base, task)
+    assert packed.kept_exactly["t0"] == {}
+    assert_close(back, task)
+    assert torch.equal(back["embed.weight"][12:], task["embed.weight"][12:])
+
+
 def test_new_special_tokens_stay_exact_among_other_tasks(tmp_path: Path) -> None:
     base, task = model(0, vocabulary=20), model(1, vocabulary=23)
     other = model(2, vocabulary=20)

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.build.jobs import copies
+from randes_cli.files.bank.file import BankFile
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.reports import PackReport
@@ -131,3 +133,16 @@ def test_one_tensor_at_a_time_is_held_while_iterating(tmp_path: Path) -> None:
                 del tensor
 
         assert peak(go) <= 512 * 1024 * 4 + 2**20 + 2**20
+
+
+def test_copies_of_an_old_bank_take_neighbours_together_up_to_a_piece(
+    packer: Packer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = random_state({f"h.{n}.weight": [32, 32] for n in range(10)})
+    bank = packer.pack(base, {"t": perturbed(base, seed=1)})
+    monkeypatch.setattr(copies, "_PIECE", 3 * 4096 + 1)
+    with BankFile(bank) as old:
+        keys = [key for key in old.header.tensors if key.startswith("base/")]
+        found = copies._copies(old, keys, old.store.address)
+    assert [one.nbytes for one in found] == [3 * 4096] * 3 + [4096]
+    assert [chunk.key for one in found for chunk in one.chunks] == keys
