@@ -30,6 +30,11 @@ def test_the_command_line_says_how_wide_and_how_much_room(
     assert randes("pack", "--from", tmp_path / "r.yaml", "-o", tmp_path / "a.randes").code == 0
     assert (tmp_path / "a.randes").read_bytes() == bank.read_bytes()
     assert "room for 13 more tasks" in randes("add", bank, tasks[2]).out
+    assert randes("remove", bank, "t2", "--forget").code == 0
+    assert randes("inspect", bank, "--json").json["room"] == 13  # its delta is there
+    assert randes("seal", bank, "--bits", 8, "--in-place").code == 0
+    assert randes("inspect", bank, "--json").json["room"] is None
+    assert randes("add", bank, tasks[2], "--json").json["room"] == 15  # of a new group
     words = ["pack", tmp_path / "base.safetensors", *tasks[:2], "-o", bank, "--force"]
     assert randes(*words, "--capacity", "2", "--json").json["room"] == 0
     assert "for no more: the next may be refused" in randes("inspect", bank).out
