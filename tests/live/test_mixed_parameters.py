@@ -66,9 +66,25 @@ class Positions(nn.Module):
         return F.linear(scores, self.project.weight, bias)
 
 
+class Planes(nn.Module):
+    """A matrix of several, in tensors whose squarest views begin with their planes, or do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.many, self.few = nn.Parameter(torch.ones(16, 4, 4)), nn.Parameter(torch.ones(4, 4, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.many[1].reshape(-1) * self.few[2].sum(0)
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [(Joined(), (5, 7, 16)), (Standardised(), (5, 3, 8, 8)), (Positions(), (5, 4, 4))],
+    [
+        (Joined(), (5, 7, 16)),
+        (Standardised(), (5, 3, 8, 8)),
+        (Positions(), (5, 4, 4)),
+        (Planes(), (5, 16)),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_parameters_that_are_computed_with_first(

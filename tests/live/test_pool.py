@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import randes_cli
 from randes_cli import Bank, Pool
@@ -144,6 +145,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
     with Pool(bank, model) as pool:
         with pytest.raises(MissingError, match="no task 'tree'"), pool.use("tree"):
             pass
+        model.head = nn.Linear(2, 2)
+        with pytest.raises(MissingError, match=r"cars has no .* 'head\.weight'"), pool.use("cars"):
+            pass
+        del model.head
         model.resize_token_embeddings(100)
     with Pool(bank, model) as pool:
         before = model.lm_head.weight.clone()

@@ -108,25 +108,6 @@ def test_a_block_in_a_block_of_its_task_does_not_wait_for_who_waits_for_it(tmp_p
         assert pool.current == "sun"
 
 
-def test_an_interrupt_at_the_end_of_a_swap_is_not_the_end_of_its_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank = bank_of(gpt2, tmp_path)
-    with Pool(bank, randes_cli.transformers.from_bank(bank)) as pool:
-        write = pool._write
-
-        def pressed(*given: Any) -> None:
-            write(*given)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        monkeypatch.setattr(pool, "_write", pressed)
-        with pytest.raises(KeyboardInterrupt), pool.use("cars"):
-            raise AssertionError("it was pressed before")
-        monkeypatch.undo()
-        with pool.use("cars") as model:
-            model(torch.arange(4)[None])
-
-
 @pytest.mark.parametrize("step", ["_planned", "_write"])
 def test_a_parameter_that_is_replaced_amid_a_swap_is_noticed(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -13,7 +14,8 @@ import pytest
 import torch
 import transformers as tf
 
-from randes_cli.server.generating import Sizes
+from randes_cli.server.generating import Batch, Generating, Sizes
+from randes_cli.server.sampling import Choice, Chooser, Sampling, choose
 from randes_cli.server.service import Service
 from randes_cli.server.words import Words
 from tests.live.many import options
@@ -82,9 +84,9 @@ def test_tasks_answer_the_same_prompt_differently(asker: openai.OpenAI, alone: A
 
 def test_a_seed_says_the_same_in_whatever_company(asker: openai.OpenAI) -> None:
     words: dict[str, Any] = {"model": "task-1", "prompt": "seed", "max_tokens": 8, "n": 3}
-    one = asker.completions.create(seed=7, **words)
+    one = asker.completions.create(seed=0, **words)
     many = ThreadPoolExecutor(6).map(
-        lambda name: asker.completions.create(**{**words, "model": name}, seed=7), NAMES[:6]
+        lambda name: asker.completions.create(**{**words, "model": name}, seed=0), NAMES[:6]
     )
     texts = [choice.text for choice in one.choices]
     assert [choice.text for choice in list(many)[1].choices] == texts
@@ -228,27 +230,47 @@ def gemma3() -> Any:
 def test_small_steps_and_little_room_change_no_word(
     make: Callable[[], Any], tmp_path: Path
 ) -> None:
-    """Prompts read three tokens at a time, and answers that give way to older ones."""
+    """Prompts read a token at a time, and answers that give way to older ones."""
     bank = text_bank(tmp_path, EIGHT[:3], make(), options(groups=2))
-    alone, own = Alone(bank), tokenizer()
-    with serving(bank, Sizes(rows=4, cells=64, chunk=6)) as service:
-        asker = client(service)
+    alone, own, within = Alone(bank), tokenizer(), list[bool]()
+    lengths = [*[1, 6, 11, 16] * 2, 50]  # the last has room by itself alone
+    with serving(bank, Sizes(rows=4, cells=64, chunk=1)) as service:
+        asker, (lane,) = client(service), service.engine.current.lanes
+        assert isinstance(lane, Generating)
+        forward = lane._forward
+
+        def looked_at(batch: Batch, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            held = [one for one in (lane.running, lane.joining) if one]
+            columns = max(*(one.mask.shape[1] for one in held), mask.shape[1])
+            within.append(lane.rows == 1 or lane.rows * columns <= 64)
+            within.append(bool(mask[:, 0].any()))  # some row has each column
+            return forward(batch, ids, mask)
+
+        lane._forward = looked_at  # type: ignore[method-assign]
 
         def ask(number: int) -> str:
-            return (
-                asker.completions.create(
-                    model=EIGHT[number % 3],
-                    prompt="p" * (1 + 5 * (number % 4)),
-                    max_tokens=20,
-                    temperature=0,
-                )
-                .choices[0]
-                .text
-            )
+            words: dict[str, Any] = {"model": EIGHT[number % 3], "prompt": "p" * lengths[number]}
+            most = min(30, 64 - lengths[number])
+            made = asker.completions.create(**words, max_tokens=most, temperature=0)
+            return str(made.choices[0].text)
 
-        with ThreadPoolExecutor(8) as clients:
-            found = list(clients.map(ask, range(8)))
+        with ThreadPoolExecutor(9) as clients:
+            found = list(clients.map(ask, range(9)))
     for number, text in enumerate(found):
-        prompt = own("p" * (1 + 5 * (number % 4))).input_ids
-        wanted = alone.tokens(EIGHT[number % 3], prompt, 20)
+        prompt = own("p" * lengths[number]).input_ids
+        wanted = alone.tokens(EIGHT[number % 3], prompt, min(30, 64 - lengths[number]))
         assert text == own.decode(wanted, skip_special_tokens=True)
+    assert all(within)
+
+
+def test_a_row_without_a_likeliest_token_fails_alone() -> None:
+    plain = Chooser(Sampling(temperature=0), seed=0)
+    broken, whole = choose(torch.tensor([[torch.nan, 1], [0, 1]]), [plain, plain])
+    assert (str(broken), whole) == ("the model's logits are NaN", Choice(1))
+
+
+def test_a_row_that_goes_while_prompts_are_read_leaves_their_columns() -> None:
+    rows: Any = [SimpleNamespace(ids=[1, 2, 3]), SimpleNamespace(ids=[4])]
+    batch = Batch.of(rows, torch.device("cpu"))
+    batch.keep([1])
+    assert (batch.ids.tolist(), batch.mask.tolist()) == ([[0, 0, 4]], [[0, 0, 1]])

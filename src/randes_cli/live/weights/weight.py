@@ -258,7 +258,7 @@ class Weight:
             spread = index.reshape(*index.shape, *[1] * (ids.dim() - index.dim()))
         if self.table is not None:
             return self.table[spread, ids]
-        if self._looked_up is None and self.blocks:
+        if self.base.dim() > 2 or (self.blocks and self._looked_up is None):
             return self._embed_by_task(ids, spread)
         inside = ids.clamp(max=len(self.base) - 1)
         made = F.embedding(inside, self.base)
@@ -270,7 +270,7 @@ class Weight:
         return made
 
     def _embed_by_task(self, ids: torch.Tensor, spread: torch.Tensor | int) -> torch.Tensor:
-        """Rows of matrices that are put together of several superpositions."""
+        """Planes of what is no matrix, and rows of one of several superpositions."""
         of = torch.as_tensor(spread, device=ids.device).expand(ids.shape)
         made = self.base.new_full((*ids.shape, *self.base.shape[1:]), torch.nan)
         for task in set(of.reshape(-1).tolist()):
