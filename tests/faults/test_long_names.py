@@ -9,7 +9,7 @@ import pytest
 
 from randes_cli import UsageError, add, pack, remove, seal
 from randes_cli.cli.main import run
-from randes_cli.files.hidden import TEMPORARY, is_under_way, lock_name, sibling
+from randes_cli.files.hidden import TEMPORARY, is_temporary, is_under_way, lock_name, sibling
 from tests.checkpoints import save_family
 from tests.faults.test_outputs import ENDINGS, WRITERS
 
@@ -93,3 +93,10 @@ def test_hidden_names_fit_and_are_each_files_own() -> None:
     brief = Path("x.randes")
     assert lock_name(brief).name == ".x.randes.lock"
     assert is_under_way(sibling(sibling(brief)).name, brief)
+
+
+def test_a_file_is_known_for_one_under_way_by_both_ends_of_its_name() -> None:
+    names = (".x.randes.0a1b.randes-tmp", ".gitkeep", "x.randes-tmp", "x.randes")
+    assert [*filter(is_temporary, names)] == [names[0]]
+    others = (".y.randes.0a1b.randes-tmp", ".x.randes.lock", ".x.randes2.0a1b.randes-tmp")
+    assert [n for n in (*names, *others) if is_under_way(n, Path("x.randes"))] == [names[0]]
