@@ -8,17 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack, verify
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.recipe.words import task_input
 from randes_cli.ops.describe import describe
 from randes_cli.ops.measure import measure
+from randes_cli.plan import STEP_SAMPLE, sample_runs
 from randes_cli.specs import EditOptions
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
-from tests.checkpoints import layered_shapes, same_bits, save_family
+from tests.checkpoints import (
+    Packer,
+    layered_shapes,
+    random_state,
+    retrieve,
+    same_bits,
+    save_family,
+)
 
 ONE = RunOptions(threads=1)
 
@@ -196,3 +204,21 @@ def test_a_snapshot_in_the_hubs_cache_is_named_after_its_repository(
     assert task_input(str(alone)).name == commit
     monkeypatch.chdir(snapshot)
     assert task_input(".").name == "sea-lion.v2"
+
+
+@pytest.mark.parametrize("bits", [16, 2])
+def test_a_change_that_no_sample_showed_gets_a_sum_in_its_group_alone(
+    packer: Packer, bits: int
+) -> None:
+    """One element of a tensor that the other group's task does not have."""
+    base = random_state({"large": [400, 300], "w": [500, 300]})
+    looked = {n for run in sample_runs(400, 300, STEP_SAMPLE) for n in range(*run.rows)}
+    one = {**base, "large": base["large"].clone()}
+    one["large"][next(n for n in range(400) if n not in looked), 5] += 1
+    tasks = {"one": one, "two": {"w": base["w"] + 0.01}}
+    bank = packer.pack(base, tasks, PackOptions(bits=bits, groups=2))
+    with BankFile(bank) as file:
+        sums = [key for key in file.header.tensors if key.startswith("sum/")]
+        assert {"sum/0/large", "sum/1/w"} <= {*sums} and "sum/1/large" not in sums
+    assert verify(bank, run=ONE).sound
+    assert bits < 16 or same_bits(retrieve(bank, "one")["large"], one["large"])
