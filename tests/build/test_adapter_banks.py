@@ -188,7 +188,7 @@ def test_a_merged_adapter_has_the_bases_layout_when_packed_and_when_added(tmp_pa
     pack(str(tmp_path / "base"), inputs(tmp_path, "cars"), bank, MERGE)
     edited = add(bank, inputs(tmp_path, "late"), EditOptions(merge_adapters=True))
     assert (edited.adapters, edited.merged) == ("merged", 1)
-    assert "LoRA adapters, merged into the base" in adapter_line(edited, 1)[0].plain
+    assert "adapters, merged into the base" in adapter_line(edited, 1)[0].plain
     unpack(bank, None, tmp_path / "out", UnpackOptions(), RunOptions())
     for name in ("cars", "late"):
         assert sorted(p.name for p in (tmp_path / "out" / name).iterdir()) == [

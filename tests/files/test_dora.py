@@ -152,8 +152,6 @@ OTHERS: dict[str, Any] = {
     "IA3": peft.IA3Config(
         target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
     ),
-    "LOHA": peft.LoHaConfig(r=2, target_modules=["q_proj"]),
-    "LOKR": peft.LoKrConfig(r=2, target_modules=["q_proj"]),
     "OFT": peft.OFTConfig(r=2, oft_block_size=0, target_modules=["q_proj"]),
     "VERA": peft.VeraConfig(r=2, target_modules=["q_proj"]),
     "LN_TUNING": peft.LNTuningConfig(target_modules=["input_layernorm"]),

@@ -212,7 +212,7 @@ def test_updates_of_fused_experts_are_merged_as_peft_merges_them(
     ("names", "said"),
     [
         (["model.layers.0.q_proj.lora_a", "model.layers.0.q_proj.lora_b"], "mlx"),
-        (["unet.b.q.lokr_w1", "unet.b.q.lokr_w2"], "LyCORIS"),
+        (["unet.b.q.oft_blocks"], "LyCORIS"),
         ([*PLAIN, "unet.conv_in.diff"], "whole differences"),
         ([*PLAIN, "unet.norm.diff_b"], "whole differences"),
         ([*PLAIN, "clip_l"], "'clip_l' belongs to no part that it adapts"),

@@ -1,15 +1,16 @@
-"""Low-rank updates: weight + unit · left · right, exactly.
+"""Updates of weights: most of low rank, weight + unit · left · right, exactly.
 
-The product is a sum of integers: factors are rounded to as many bits of their largest magnitude
+That product is a sum of integers: factors are rounded to as many bits of their largest magnitude
 (24 at rank 16) as let float64 hold every partial sum exactly, so that the result depends neither
 on strips nor on threads or the BLAS. Then it is rounded once to the dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, frexp, log2
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,13 @@ def on_grid(values: F64, bits: int) -> tuple[F64, float]:
     return np.rint(values / unit), unit
 
 
+class Elements(Protocol):
+    """An update, or a matrix that one is made of."""
+
+    def elements(self, start: int, count: int) -> F64:
+        """`count` elements from element `start`, in the order of its rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class LowRank:
     """An update in blocks of equal shape, one after another: unit · left[e] · right[e].
@@ -47,7 +55,6 @@ class LowRank:
     unit: float
 
     def elements(self, start: int, count: int) -> F64:
-        """`count` elements of the update from element `start`, in the order of its rows."""
         rows, cols = self.left.shape[1], self.right.shape[2]
         made = [
             self._of_block(block, *bounds)
@@ -71,6 +78,69 @@ def _inside(start: int, count: int, first: int, size: int) -> tuple[int, int]:
     """The part of `count` from `start` that a block of `size` from `first` has, from its start."""
     low, high = max(start, first), min(start + count, first + size)
     return low - first, high - low
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A matrix that is stored as it is, times `scaling`; `values(start, count)` are its own."""
+
+    values: Callable[[int, int], F64]
+    scaling: float = 1.0
+
+    def elements(self, start: int, count: int) -> F64:
+        return self.values(start, count) * self.scaling
+
+
+@dataclass(frozen=True, slots=True)
+class Hadamard:
+    """The product of two matrices of one shape, element by element."""
+
+    first: Elements
+    second: Elements
+
+    def elements(self, start: int, count: int) -> F64:
+        return self.first.elements(start, count) * self.second.elements(start, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Kronecker:
+    """left ⊗ right, of which `right` has so many `rows` and `columns`."""
+
+    left: F64
+    right: Elements
+    rows: int
+    columns: int
+
+    def elements(self, start: int, count: int) -> F64:
+        width = self.left.shape[1] * self.columns
+        row, last = start // width, -(-(start + count) // width)
+        skip, made = start - row * width, []
+        while row < last:
+            outer, inner = divmod(row, self.rows)
+            high = min(self.rows - inner, last - row)
+            block = self.right.elements(inner * self.columns, high * self.columns)
+            below = block.reshape(high, 1, self.columns)
+            made.append((self.left[outer][:, None] * below).reshape(-1))
+            row += high
+        return np.concatenate(made)[skip : skip + count]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An update of a weight's elements from `start` up to `stop`, from its element `skip` on."""
+
+    inner: Elements
+    start: int
+    stop: int
+    skip: int
+
+    def elements(self, start: int, count: int) -> F64:
+        made = np.zeros(count)
+        low, high = max(start, self.start), min(start + count, self.stop)
+        if low < high:
+            first = low - self.start + self.skip
+            made[low - start : high - start] = self.inner.elements(first, high - low)
+        return made
 
 
 def low_rank(lefts: F64, rights: F64, scaling: float) -> LowRank:
@@ -154,7 +224,7 @@ class Squares:
 
 
 def updated(
-    raw: Raw, dtype: str, updates: Sequence[LowRank], start: int, gains: Gains | None = None
+    raw: Raw, dtype: str, updates: Sequence[Elements], start: int, gains: Gains | None = None
 ) -> F64:
     """Stored values from element `start` with updates added, times their gains."""
     values = as_float64(raw, dtype)
@@ -166,7 +236,7 @@ def updated(
 
 
 def add_to(
-    out: Raw, dtype: str, updates: Sequence[LowRank], start: int, gains: Gains | None = None
+    out: Raw, dtype: str, updates: Sequence[Elements], start: int, gains: Gains | None = None
 ) -> int:
     """Do the same to stored values in place; returns how many pass the range."""
     return store(updated(out, dtype, updates, start, gains), dtype, out)

@@ -208,7 +208,7 @@ def _open_base(
     opened = stack.enter_context(opener(base)) if base else None
     if opened is not None and is_adapter(opened):
         raise UsageError(
-            f"{base}: a LoRA adapter, and no base; name first the model that the adapters were "
+            f"{base}: an adapter, and no base; name first the model that the adapters were "
             "trained on, or say --adapters: then all arguments are adapters that stay adapters"
         )
     if opened is None or options.adapters:

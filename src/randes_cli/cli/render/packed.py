@@ -113,15 +113,15 @@ def room_line(report: PackReport | EditReport) -> list[Text]:
 
 
 def adapter_line(report: PackReport | EditReport, coming: int) -> list[Text]:
-    """What became of LoRA adapters among the `coming` tasks, before all else."""
+    """What became of adapters among the `coming` tasks, before all else."""
     if report.adapters == "kept":
         return [
             Text("LoRA adapters, kept as adapters: their factors come back, for their own base")
         ]
     if report.adapters != "merged":
         return []
-    who = f"{report.merged} of {coming} tasks are LoRA adapters, "
+    who = f"{report.merged} of {coming} tasks are adapters, "
     if report.merged == coming:
-        who = "LoRA adapters, "
-    how = " (--adapters keeps adapters)" if isinstance(report, PackReport) else ""
+        who = "adapters, "
+    how = " (--adapters keeps those that are LoRA)" if isinstance(report, PackReport) else ""
     return [Text(f"{who}merged into the base: full models come back{how}")]

@@ -17,10 +17,10 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lora.names import (
     DIFFUSERS_FILE,
     WRAPPED,
-    foreign,
     has_components,
     in_diffusers_words,
     is_factor,
+    is_of_lycoris,
 )
 from randes_cli.files.lora.patterns import matches_end, parsed
 from randes_cli.files.weight_names import ADAPTER_CONFIG
@@ -40,7 +40,7 @@ _REFUSED = (
 #: Initialisations that change the base's own weights before training.
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 #: Kinds of PEFT's adapters that can be merged.
-_KINDS = ("LORA", "TRAINABLE_TOKENS")
+_KINDS = ("LORA", "LOHA", "LOKR", "TRAINABLE_TOKENS")
 #: Kinds that add prompts, or choose by the input: they are no change of weights.
 _UNMERGED = re.compile(r"PROMPT|P_TUNING|PREFIX|CPT|CARTRIDGE|XLORA|POLY", re.IGNORECASE)
 
@@ -63,6 +63,8 @@ class LoraConfig:
     dora: bool = False
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
+    #: Rows that a module of the base is of one of the adapter's, and how many that has.
+    pieces: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def saves_alone(self, weight: str) -> bool:
         """Whether a weight's module was trained whole, apart from what the base ties it to."""
@@ -130,7 +132,8 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
         if _UNMERGED.search(kind):
             remedy = "it works on a model's inputs, so no checkpoint can hold it"
         raise CheckpointError(
-            f"{adapter.source}: a {kind[:40]!r} adapter; only LoRA is supported ({remedy})"
+            f"{adapter.source}: a {kind[:40]!r} adapter; only LoRA, LoHa and LoKr are supported "
+            f"({remedy})"
         )
     return found
 
@@ -160,7 +163,7 @@ def task_type(adapter: Checkpoint) -> str:
 
 
 def _said(adapter: Checkpoint, field: str) -> str:
-    if adapter.folder is None or is_diffusers(adapter):
+    if adapter.folder is None or not (adapter.folder / ADAPTER_CONFIG).is_file():
         return ""
     return str(read_config(adapter).get(field) or "")
 
@@ -174,28 +177,13 @@ def is_diffusers(adapter: Checkpoint) -> bool:
         return False
     if adapter.folder is not None and (adapter.folder / ADAPTER_CONFIG).is_file():
         return False
-    names = [name for name in adapter.tensors if is_factor(name)]
+    names = [name for name in adapter.tensors if is_factor(name) or is_of_lycoris(name)]
     return (
         _METADATA in adapter.metadata
         or any(file.path.name == DIFFUSERS_FILE for file in adapter.files)
         or in_diffusers_words(names)
         or has_components(names)
     )
-
-
-def refuse_foreign(adapter: Checkpoint) -> None:
-    """Raise CheckpointError for an adapter that has other factors than LoRA's, or none.
-
-    What it has beside them (DoRA's lengths, trained tokens) is its own.
-    """
-    what = foreign(adapter.tensors)
-    if what and re.search("LyCORIS|mlx", what):
-        raise CheckpointError(
-            f"{adapter.source}: {what}; a bank of adapters superposes LoRA's factors (name the "
-            "base to merge it, or merge it with the library that it comes from)"
-        )
-    if not any(map(is_factor, adapter.tensors)):
-        raise CheckpointError(f"{adapter.source}: an adapter without LoRA factors")
 
 
 def lora_config(adapter: Checkpoint) -> LoraConfig:
@@ -251,7 +239,7 @@ def _parsed(found: Mapping[str, Any]) -> LoraConfig:
         raise ValueError("target_parameters are no names")
     return LoraConfig(
         _rank(found.get("r", 8)),
-        _alpha(found.get("lora_alpha", 8)),
+        _alpha(found.get("lora_alpha", found.get("alpha", 8))),
         ranks,
         alphas,
         bool(found.get("use_rslora")),

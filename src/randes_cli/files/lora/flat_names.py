@@ -7,13 +7,19 @@ first release (`input_blocks.4.1`), or in diffusers' (`down_blocks.1.attentions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import LoraConfig
-from randes_cli.files.lora.names import Sorted, parse, refuse_foreign_format
+from randes_cli.files.lora.names import (
+    Sorted,
+    is_of_lycoris,
+    parse,
+    refuse_foreign_format,
+)
 from randes_cli.files.lora.released_names import in_diffusers, layers_of
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
@@ -26,6 +32,7 @@ _PLACES = {
     "lora_transformer_": _DIFFUSER,
     "lora_prior_": _DIFFUSER,
     "diffusion_model.": _DIFFUSER,
+    "lycoris_": _DIFFUSER,
     "lora_te_": (("text_encoder",), ("cond_stage_model.transformer.",)),
     "lora_te1_": (
         ("text_encoder",),
@@ -34,8 +41,24 @@ _PLACES = {
     "lora_te2_": (("text_encoder_2",), ("text_encoders.clip_g.transformer.",)),
     "lora_te3_": (("text_encoder_3", "text_encoder_2"), ("text_encoders.t5xxl.transformer.",)),
 }
-_LEAVES = {"A": "lora_A.weight", "B": "lora_B.weight", "bias": "lora_B.bias"}
+_LEAVES = {
+    "A": "lora_A.weight",
+    "B": "lora_B.weight",
+    "bias": "lora_B.bias",
+    "core": "lora_mid.weight",
+}
+#: What a module may have beside factors, and what it is called here.
 _MAGNITUDE = "lora_magnitude_vector"
+_BESIDE = {
+    "alpha": "alpha",
+    "dora_scale": _MAGNITUDE,
+    "diff": "lora_difference.weight",
+    "w_norm": "lora_difference.weight",
+    "diff_b": "lora_difference.bias",
+    "b_norm": "lora_difference.bias",
+}
+#: Ends of what is of all rows of a module, and cannot be cut into those of several.
+_UNCUT = re.compile(r"alpha|lora_(A|mid)\.weight|(hada|lokr)_.*")
 
 
 def is_flat(names: Iterable[str]) -> bool:
@@ -57,6 +80,7 @@ class Placed:
         self._adapter = adapter
         #: By name: the adapter's, and the first of its bytes.
         self._theirs: dict[str, tuple[str, int]] = {}
+        self._pieces: dict[str, tuple[int, int, int]] = {}
         modules = dict[str, _Modules]()
         for name, tensor in adapter.tensors.items():
             head = next((head for head in _PLACES if name.startswith(head)), "")
@@ -66,27 +90,33 @@ class Placed:
             found = modules[head].find(adapter.source, name, module)
             if leaf == _MAGNITUDE and tensor.shape[:1] != (tensor.elements,):
                 raise CheckpointError(f"{adapter.source}: {name!r} has lengths of inputs")
-            if leaf in ("alpha", _LEAVES["A"]) or len(found) == 1:
-                for module in found:
-                    self._add(f"{module}.{leaf}", name, 0, tensor)
+            if len(found) == 1:
+                self._add(f"{found[0]}.{leaf}", name, 0, tensor)
             else:
                 self._add_rows(base, found, leaf, tensor)
 
     def _add_rows(
         self, base: Source, modules: Sequence[str], leaf: str, tensor: TensorInfo
     ) -> None:
-        """Add rows of a tensor for each module, as many as it has outputs."""
+        """Add rows of a tensor for each module, as many as it has outputs; or all where uncut."""
         named = [module.removeprefix("/") for module in modules]
         counts = [base.tensors[f"{module}.weight"].shape[0] for module in named]
-        if sum(counts) != tensor.shape[0]:
+        uncut = _UNCUT.fullmatch(leaf)
+        if not uncut and sum(counts) != tensor.shape[0]:
             raise MismatchError(
                 f"{self.source}: {tensor.name!r} has {tensor.shape[0]} outputs, "
                 f"{', '.join(named)} of the base {sum(counts)}"
             )
         first = 0
         for module, count in zip(modules, counts, strict=True):
-            own = tensor._replace(shape=(count, *tensor.shape[1:]))
-            self._add(f"{module}.{leaf}", tensor.name, first * tensor.nbytes // sum(counts), own)
+            if uncut:
+                self._add(f"{module}.{leaf}", tensor.name, 0, tensor)
+                if leaf.startswith(("hada_", "lokr_")):
+                    self._pieces[module] = first, first + count, sum(counts)
+            else:
+                own = tensor._replace(shape=(count, *tensor.shape[1:]))
+                place = first * tensor.nbytes // sum(counts)
+                self._add(f"{module}.{leaf}", tensor.name, place, own)
             first += count
 
     def _add(self, form: str, name: str, first: int, tensor: TensorInfo) -> None:
@@ -106,17 +136,23 @@ class Placed:
         for component in sorted({form.partition("/")[0] for form in self.tensors}):
             part = found.below(f"{component}/")
             dora = any("m" in pair for pair in part.pairs.values())
-            yield component, part, LoraConfig(dora=dora)
+            start = f"{component}/"
+            pieces = {
+                module.removeprefix(start): rows
+                for module, rows in self._pieces.items()
+                if module.startswith(start)
+            }
+            yield component, part, LoraConfig(dora=dora, pieces=pieces)
 
 
 def _parted(source: str, name: str, head: str) -> tuple[str, str]:
     """The module of a tensor without its beginning, and PEFT's name for what it is of it."""
     inner, found = name[len(head) :], parse(name)
-    if head and found is not None and found.part in _LEAVES:
-        return found.module[len(head) :], _LEAVES[found.part]
-    for leaf, plain in ((".alpha", "alpha"), (".dora_scale", _MAGNITUDE)):
-        if head and inner.endswith(leaf):
-            return inner.removesuffix(leaf), plain
+    if head and found is not None and (found.part in _LEAVES or is_of_lycoris(name)):
+        return found.module[len(head) :], _LEAVES.get(found.part, found.part)
+    module, _, leaf = inner.rpartition(".")
+    if head and leaf in _BESIDE:
+        return module, _BESIDE[leaf]
     refuse_foreign_format(source, [name])
     raise CheckpointError(f"{source}: {name!r} is no factor of a LoRA: give the factors alone")
 

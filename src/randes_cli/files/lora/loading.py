@@ -4,48 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
+from typing import Protocol
 
 import numpy as np
 
 from randes_cli.core.arrays import F64
-from randes_cli.core.lora import Gains, LowRank, Squares, low_rank
+from randes_cli.core.lora import (
+    Elements,
+    Gains,
+    Hadamard,
+    Kronecker,
+    LowRank,
+    Squares,
+    Whole,
+    Window,
+    low_rank,
+)
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.lora.view import Update
+from randes_cli.files.lora.view import Matrix, Update
 from randes_cli.specs import TensorInfo
 
 #: Elements of a weight that are looked at at a time.
 _BLOCK = 2**20
 
 
-def loaded(source: str, update: Update, rows: int, values: Callable[[str], F64]) -> LowRank:
-    """An update of a weight of so many rows; `values` are the adapter's tensors, by name."""
-    second = values(update.b)
-    if update.a is None:
-        left, right = second.reshape(1, -1, 1), np.ones((1, 1, 1))
-    else:
-        first, experts = values(update.a), update.experts
-        right = first.reshape(experts, update.rank, -1)
-        left = np.moveaxis(second.reshape(-1, update.rank, experts), 2, 0)
-        if update.expert is not None:
-            left, right = left[update.expert][None], right[update.expert][None]
-        if update.rows is not None:
-            left = left[:, slice(*update.rows)]
-        if update.flip:
-            left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
-    if update.place is not None:
-        above, below = update.place[0], rows - update.place[1]
-        left = np.pad(left, ((0, 0), (above, below), (0, 0)))
-    made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), update.scaling)
-    if np.isnan(made.unit):
-        raise CheckpointError(f"{source}: tensor {update.b!r} or its pair is not finite")
+class Values(Protocol):
+    """The values of the adapter's tensors, by name: of all elements, or of so many."""
+
+    def __call__(self, name: str, start: int = 0, count: int | None = None) -> F64: ...
+
+
+def loaded(source: str, update: Update, tensor: TensorInfo, values: Values) -> Elements:
+    """An update of a weight."""
+    width = tensor.elements // max(1, tensor.shape[0]) if tensor.shape else 1
+    made = _composed(source, update, values) if update.matrices else _low(source, update, values)
+    place, skip = update.place, update.rows if update.matrices else None
+    if place is not None or skip is not None:
+        first, last = place or (0, tensor.shape[0])
+        made = Window(made, first * width, last * width, skip[0] * width if skip else 0)
     return made
+
+
+def _low(source: str, update: Update, values: Values) -> Elements:
+    """scaling · B · A, or of some experts."""
+    first, second, experts = values(update.a), values(update.b), update.experts
+    right = first.reshape(experts, update.rank, -1)
+    left = np.moveaxis(second.reshape(-1, update.rank, experts), 2, 0)
+    if update.expert is not None:
+        left, right = left[update.expert][None], right[update.expert][None]
+    if update.rows is not None:
+        left = left[:, slice(*update.rows)]
+    if update.flip:
+        left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
+    return _finite(source, update.b, left, right, update.scaling)
+
+
+def _finite(source: str, name: str, left: F64, right: F64, scaling: float) -> LowRank:
+    """scaling · left · right. Raises CheckpointError where a value is not finite."""
+    made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), scaling)
+    if np.isnan(made.unit):
+        raise CheckpointError(f"{source}: tensor {name!r} or its pair is not finite")
+    return made
+
+
+def _composed(source: str, update: Update, values: Values) -> Elements:
+    """What is made of other matrices than B · A."""
+    first, *others = update.matrices
+    scaled = _matrix(source, first, values, update.scaling)
+    if not others:
+        return scaled
+    second = _matrix(source, others[0], values, 1.0)
+    if update.kind != "LoKr":
+        return Hadamard(scaled, second)
+    left = scaled.elements(0, first.shape[0] * first.shape[1]).reshape(first.shape)
+    return Kronecker(left, second, *others[0].shape)
+
+
+def _matrix(source: str, matrix: Matrix, values: Values, scaling: float) -> Elements:
+    """A matrix, times `scaling`."""
+    if matrix.right is None:
+        return Whole(partial(values, matrix.left), scaling)
+    rank = matrix.rank or 1
+    left, right = values(matrix.left), values(matrix.right).reshape(rank, -1)
+    left = left.reshape(rank, -1).T if matrix.turned else left.reshape(-1, rank)
+    if matrix.core is not None:
+        core = np.moveaxis(values(matrix.core).reshape(rank, rank, -1), 2, 0)
+        inner = _finite(source, matrix.core, core.reshape(1, -1, rank), right[None], 1.0)
+        size = (len(core), rank, right.shape[1])
+        right = np.moveaxis(inner.elements(0, prod(size)).reshape(size), 0, 2).reshape(rank, -1)
+    return _finite(source, matrix.left, left[None], right[None], scaling)
 
 
 def all_gains(
     source: str,
     tensor: TensorInfo,
     updates: Sequence[Update],
-    values: Callable[[str], F64],
+    values: Values,
     block: Callable[[int, int], F64],
 ) -> Gains | None:
     """What a weight is multiplied by after its updates; None where none is DoRA's.

@@ -1,6 +1,7 @@
-"""A LoRA adapter merged into its base: a source of tensors like any checkpoint.
+"""An adapter merged into its base: a source of tensors like any checkpoint.
 
-Each tensor is base + scaling · B · A (`core.lora`), computed for the rows that are asked for.
+Each tensor is base + scaling · B · A, or what else its kind adds (`core.lora`), computed for the
+rows that are asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
-from randes_cli.core.lora import Gains, LowRank, add_to, as_float64, store, updated
+from randes_cli.core.lora import Elements, Gains, add_to, as_float64, store, updated
 from randes_cli.errors import CheckpointError, MismatchError, counted
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import LoraConfig, refuse_kind
@@ -107,7 +108,9 @@ class MergedAdapter:
         rows = sum(len(rows.places) for rows in self._rows.values())
         counts = ((rows, "row"), (len(self._saved), "tensor"))
         replaced = [f", replaced {counted(count, word)}" for count, word in counts if count]
-        merged = f"merged {counted(len(self._updates), 'LoRA update')} into the base"
+        found = {one.kind for some in self._updates.values() for one in some}
+        kinds = " and ".join(sorted(found or {"LoRA"}))
+        merged = f"merged {counted(len(self._updates), f'{kinds} update')} into the base"
         self.summary = "".join([merged, *replaced])
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
 
@@ -210,11 +213,10 @@ class MergedAdapter:
             "(tie_word_embeddings: false)",
         )
 
-    def _load(self, name: str) -> tuple[list[LowRank], Gains | None]:
-        """The updates of a weight, as integers, and what it is multiplied by then."""
+    def _load(self, name: str) -> tuple[list[Elements], Gains | None]:
+        """The updates of a weight, and what it is multiplied by then."""
         updates, tensor = self._updates[name], self.tensors[name]
-        rows = tensor.shape[0] if tensor.shape else 1
-        found = [loaded(self.source, update, rows, self._whole) for update in updates]
+        found = [loaded(self.source, update, tensor, self._whole) for update in updates]
 
         def block(first: int, count: int) -> F64:
             raw = np.empty(count * ITEM_SIZE[tensor.dtype], np.uint8)
@@ -223,11 +225,12 @@ class MergedAdapter:
 
         return found, all_gains(self.source, tensor, updates, self._whole, block)
 
-    def _whole(self, name: str) -> F64:
-        """The values of one of the adapter's tensors, flat."""
+    def _whole(self, name: str, start: int = 0, count: int | None = None) -> F64:
+        """The values of one of the adapter's tensors, flat, or `count` of them from `start` on."""
         tensor = self.adapter.tensors[name]
-        raw = np.empty(tensor.nbytes, np.uint8)
-        self.adapter.read(name, 0, raw)
+        size = ITEM_SIZE[tensor.dtype]
+        raw = np.empty((tensor.elements if count is None else count) * size, np.uint8)
+        self.adapter.read(name, start * size, raw)
         return as_float64(raw, tensor.dtype)
 
     def read(self, name: str, start: int, out: Raw) -> None:

@@ -19,7 +19,11 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 #: The name of an adapter: in a model's state dict, not in the files that PEFT writes of it.
 _NAME = r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?"
 _PEFT = re.compile(rf"(.+)\.lora_(embedding_)?([AB]){_NAME}(?:\.(weight|bias))?")
-_DIFFUSERS = re.compile(r"(.+?)\.(?:lora\.|lora_linear_layer\.|lora_)(down|up)\.(weight|bias)")
+_DIFFUSERS = re.compile(r"(.+?)\.(?:lora\.|lora_linear_layer\.|lora_)(down|up|mid)\.(weight|bias)")
+_LYCORIS = re.compile(
+    rf"(.+)\.(hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2){_NAME}(?:\.weight)?"
+)
+_DIFFERENCE = re.compile(r"(.+)\.lora_difference\.(weight|bias)")
 _MAGNITUDE = re.compile(rf"(.+)\.lora_magnitude_vector{_NAME}(\.weight)?")
 _TOKENS = re.compile(rf"(.+?)(\.token_adapter)?\.trainable_tokens_delta{_NAME}")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
@@ -40,8 +44,7 @@ _BEFORE = ".token_adapter.base_layer.weight"
 #: Other formats, by what only their names have; the first that fits names the adapter.
 _FOREIGN = {
     "a DoRA adapter": re.compile(r"\.dora_scale$"),
-    "a LyCORIS adapter (LoHa, LoKr)": re.compile(r"\.(hada_|lokr_)|\.oft_blocks$"),
-    "a LoCon of three factors": re.compile(r"\.lora_mid\."),
+    "a LyCORIS adapter (OFT)": re.compile(r"\.oft_(blocks|diag)$"),
     "an mlx LoRA": re.compile(r"\.lora_[ab]$"),
     "an X-LoRA": re.compile(r"xlora_"),
     "a LoRA with whole differences beside its factors": re.compile(
@@ -60,8 +63,9 @@ _COMPONENT = re.compile(
 class Factor:
     """One tensor of an update: of which module, and its part.
 
-    `part` is A or B of a weight, eA or eB of an embedding, bias of B's own bias, m of the lengths
-    that DoRA gives a weight's outputs.
+    `part` is A or B of a weight, eA or eB of an embedding, core what lies between these, bias of
+    B's own bias, m of the lengths that DoRA gives a weight's outputs; weight or own bias of the
+    module's own, and the names that LoHa and LoKr have.
     """
 
     module: str
@@ -79,6 +83,10 @@ def parse(name: str) -> Factor | None:
         if leaf == "bias":
             return Factor(module, "bias") if part == "B" else None
         return Factor(module, ("e" if embedding else "") + part)
+    if found := _LYCORIS.fullmatch(name):
+        return Factor(found[1], found[2])
+    if found := _DIFFERENCE.fullmatch(name):
+        return Factor(found[1], "weight" if found[2] == "weight" else "own bias")
     return _of_diffusers(name)
 
 
@@ -92,7 +100,7 @@ def _of_diffusers(name: str) -> Factor | None:
         module, part, leaf = found.groups()
         if leaf == "bias":
             return Factor(module, "bias") if part == "up" else None
-        return Factor(module, "A" if part == "down" else "B")
+        return Factor(module, {"down": "A", "up": "B", "mid": "core"}[part])
     return None
 
 
@@ -108,6 +116,11 @@ def plain_factor(name: str) -> str:
     return f"{WRAPPED}{found.module}.{_LEAVES[found.part]}"
 
 
+def is_of_lycoris(name: str) -> bool:
+    """Whether a tensor is a part of a LoHa or LoKr."""
+    return (".hada_" in name or ".lokr_" in name) and parse(name) is not None
+
+
 def is_factor(name: str) -> bool:
     """Whether a tensor is a factor of a low-rank update, in PEFT's or another format."""
     if "lora" not in name:  # as in 100,000 names of a model
@@ -117,7 +130,7 @@ def is_factor(name: str) -> bool:
 
 
 def foreign(names: Iterable[str]) -> str | None:
-    """What an adapter is that is neither PEFT's nor diffusers' plain LoRA, in words."""
+    """What an adapter is that cannot be merged, in words."""
     names = list(names)
     for what, pattern in _FOREIGN.items():
         if any(map(pattern.search, names)):
@@ -207,7 +220,8 @@ def components_of(source: str, found: Sorted) -> list[str]:
 
 def _adapter_of(source: str, names: Iterable[str]) -> str:
     """The name that a state dict's factors have of their adapter, or "". Refuses several."""
-    found = (_PEFT.fullmatch(name) or _TOKENS.fullmatch(name) for name in names if "_" in name)
+    forms = (_PEFT, _TOKENS, _LYCORIS)
+    found = (form.fullmatch(name) for name in names if "_" in name for form in forms)
     adapters = sorted({str(one["adapter"]) for one in found if one and one["adapter"]})
     if len(adapters) > 1:
         raise CheckpointError(

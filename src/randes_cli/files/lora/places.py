@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from math import prod
 
 from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.lora.composed import composed
 from randes_cli.files.lora.experts import add_parameters
-from randes_cli.files.lora.view import BASE_LAYER, Pair, Update, View
+from randes_cli.files.lora.view import BASE_LAYER, Matrix, Pair, Update, View
 from randes_cli.files.weight_names import ADAPTER_CONFIG
 
 #: Modules of transformers' Conv1D, which stores weights as inputs × outputs.
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+#: Parts of modules that have no more than LoRA.
+_PLAIN = frozenset({"A", "B", "eA", "eB", "bias", "own bias", "m"})
 
 
 def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
@@ -25,9 +28,10 @@ def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
             experts.setdefault(module.replace(BASE_LAYER, ""), []).append(module)
             continue
         times = 2 if _below_attention(module, pairs) else 1
-        made.setdefault(name, []).extend([_plain(view, module, pair, name)] * times)
-        if "bias" in pair:
-            _add_bias(view, made, module, pair)
+        if pair.keys() - {"own bias"}:
+            made.setdefault(name, []).extend([_update(view, module, pair, name)] * times)
+        for part in pair.keys() & {"bias", "own bias"}:
+            _add_bias(view, made, module, pair, part)
     for owner, modules in experts.items():
         add_parameters(view, made, owner, [pairs[m] for m in sorted(modules, key=len)])
     return made
@@ -72,8 +76,21 @@ def _weight(view: View, module: str) -> str | None:
     return None
 
 
-def _plain(view: View, module: str, pair: Pair, name: str) -> Update:
+def _update(view: View, module: str, pair: Pair, name: str) -> Update:
     """The update of a weight; factors are checked against configuration and weight."""
+    plain, lengths = pair.keys() <= _PLAIN, "m" in pair
+    if lengths > view.config.dora or (plain and lengths < view.config.dora):
+        raise CheckpointError(f"{view.source}: {module} and {ADAPTER_CONFIG} differ about use_dora")
+    place, shape = _place(view, module, "weight", name), view.part.base[name].shape
+    if place is not None:
+        shape = (place[1] - place[0], *shape[1:])
+    return (_plain if plain else composed)(view, module, pair, shape, place)
+
+
+def _plain(
+    view: View, module: str, pair: Pair, shape: tuple[int, ...], place: tuple[int, int] | None
+) -> Update:
+    """scaling · B · A, of a weight of this shape or of these rows of one."""
     a, b, embedding = view.factors(module, pair)
     first, second = view.shape(a), view.shape(b)
     rank, expected = first[0] if first else 0, view.config.expected_rank(module)
@@ -82,10 +99,7 @@ def _plain(view: View, module: str, pair: Pair, name: str) -> Update:
             f"{view.source}: {module} has factors {list(first)} and {list(second)}, "
             f"{ADAPTER_CONFIG} says rank {expected or rank}"
         )
-    out, into, shape = second[0], prod(first[1:]), view.part.base[name].shape
-    place = _place(view, module, "weight", name)
-    if place is not None:
-        shape = (place[1] - place[0], *shape[1:])
+    out, into = second[0], prod(first[1:])
     turned = shape == (into, out) and place is None
     straight = prod(shape) == out * into
     if len(shape) == 2:
@@ -99,8 +113,6 @@ def _plain(view: View, module: str, pair: Pair, name: str) -> Update:
             f"the base's has {list(shape)}"
         )
     scaling = view.config.scaling(module, rank, view.alpha(module))
-    if ("m" in pair) != view.config.dora:
-        raise CheckpointError(f"{view.source}: {module} and {ADAPTER_CONFIG} differ about use_dora")
     return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"), place=place)
 
 
@@ -122,16 +134,22 @@ def _stored_turned(view: View) -> bool:
     return False
 
 
-def _add_bias(view: View, made: dict[str, list[Update]], module: str, pair: Pair) -> None:
-    """B's own bias (`lora_bias`) goes to the module's bias, scaled alike."""
-    name = view.part.rename(f"{module}.bias")
+def _add_bias(
+    view: View, made: dict[str, list[Update]], module: str, pair: Pair, part: str
+) -> None:
+    """What is added to a module's bias: B's own (`lora_bias`), scaled alike, or a difference."""
+    name, whole = view.part.rename(f"{module}.bias"), pair[part]
     tensor = view.part.base.get(name)
     place = None if tensor is None else _place(view, module, "bias", name)
     shape = tensor and ((place[1] - place[0],) if place else tensor.shape)
-    if shape != view.shape(pair["bias"]):
+    if shape is None or shape != view.shape(whole):
         raise MismatchError(
             f"{view.source}: {module} adapts a bias that the base lacks; keep it an adapter"
         )
-    rank = view.shape(view.factors(module, pair)[0])[0]
-    scaling = view.config.scaling(module, rank, view.alpha(module))
-    made.setdefault(name, []).append(Update(None, pair["bias"], scaling, place=place))
+    scaling, kind = 1.0, "difference"
+    if part == "bias":
+        rank = view.shape(view.factors(module, pair)[0])[0]
+        scaling, kind = view.config.scaling(module, rank, view.alpha(module)), "LoRA"
+    matrix = Matrix(whole, (shape[0], 1))
+    update = Update(whole, whole, scaling, place=place, matrices=(matrix,), kind=kind)
+    made.setdefault(name, []).append(update)

@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from randes_cli.errors import MismatchError
+from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
-from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign, refuse_kind
+from randes_cli.files.lora.config import is_diffusers, read_config, refuse_kind
 from randes_cli.files.lora.flat_names import Placed, is_flat
-from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
+from randes_cli.files.lora.names import (
+    WRAPPED,
+    foreign,
+    is_factor,
+    is_of_lycoris,
+    parse,
+    plain_factor,
+)
 from randes_cli.files.lora.ties import may_share
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
@@ -30,7 +38,7 @@ def is_adapter(source: Source) -> bool:
 
 
 def _of_adapter(tensors: Tensors) -> bool:
-    factors = sum(map(is_factor, tensors))
+    factors = sum(is_factor(name) or is_of_lycoris(name) for name in tensors)
     return 2 * factors >= len(tensors) > 0 or foreign(tensors) is not None
 
 
@@ -80,7 +88,7 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
     refuse_kind(adapter)
     if adapter.folder is not None and not is_diffusers(adapter):
         read_config(adapter)
-    refuse_foreign(adapter)
+    _refuse_foreign(adapter)
     how = _difference(_factors(adapter.tensors), _factors(base.tensors))
     if how:
         raise MismatchError(
@@ -88,6 +96,23 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
             "one bank agree in rank and targets: make two banks, or name their base first to merge "
             "them"
         )
+
+
+def _refuse_foreign(adapter: Checkpoint) -> None:
+    """Raise CheckpointError for an adapter that has other factors than LoRA's, or none.
+
+    What it has beside them (DoRA's lengths, trained tokens) is its own.
+    """
+    what = foreign(adapter.tensors) or ""
+    if any(map(is_of_lycoris, adapter.tensors)):
+        what = "a LoHa or LoKr"
+    if re.search("LyCORIS|LoKr|mlx", what):
+        raise CheckpointError(
+            f"{adapter.source}: {what}; a bank of adapters superposes LoRA's factors (name the "
+            "base to merge it, or merge it with the library that it comes from)"
+        )
+    if not any(map(is_factor, adapter.tensors)):
+        raise CheckpointError(f"{adapter.source}: an adapter without LoRA factors")
 
 
 def without_config(adapter: Checkpoint) -> tuple[str, ...]:

@@ -18,11 +18,28 @@ Pair = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """One low-rank update: weight += scaling · B · A, or the transpose of that with `flip`.
+class Matrix:
+    """A matrix that an update is made of: a tensor, left · right, or these with a core (Tucker).
 
     Attributes:
-        a, b: names of the adapter's tensors; without `a`, `b` is added to a bias.
+        left, right, core: names of the adapter's tensors; without `right`, `left` is all of it.
+        turned: whether `left` is stored as rank × rows.
+    """
+
+    left: str
+    shape: tuple[int, int]
+    right: str | None = None
+    core: str | None = None
+    rank: int | None = None
+    turned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update: weight += scaling · B · A, or the transpose of that with `flip`.
+
+    Attributes:
+        a, b: names of the adapter's tensors.
         rank: of one expert.
         experts: how many experts' factors the two tensors hold.
         expert: which of them this is; None for all.
@@ -30,9 +47,11 @@ class Update:
         magnitude: name of the lengths that the outputs have once it is added (DoRA).
         place: the first of the weight's rows that it is of, and the one behind the last; None for
             all.
+        matrices: what it is made of instead of B · A: one, or two whose product it is.
+        kind: what such updates are called; that of a `LoKr` is Kronecker's product.
     """
 
-    a: str | None
+    a: str
     b: str
     scaling: float
     rank: int = 1
@@ -42,6 +61,8 @@ class Update:
     rows: tuple[int, int] | None = None
     magnitude: str | None = None
     place: tuple[int, int] | None = None
+    matrices: tuple[Matrix, ...] = ()
+    kind: str = "LoRA"
 
 
 class Part:
@@ -103,7 +124,7 @@ class View:
 
     def factors(self, module: str, pair: Pair) -> tuple[str, str, bool]:
         """Names of A and B, and whether they are of an embedding."""
-        parts = set(pair) - {"bias", "m"}
+        parts = set(pair) - {"bias", "own bias", "m"}
         if parts not in ({"A", "B"}, {"eA", "eB"}):
             raise CheckpointError(f"{self.source}: {module} lacks one of its two factors")
         embedding = "eA" in pair
