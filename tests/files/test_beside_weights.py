@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
+from randes_cli.files.local.guard import one_command, refuse_input
 from tests.files.test_pickles import ALLOWED, Bomb
 
 
@@ -59,3 +60,14 @@ def test_what_is_not_let_in_is_called_by_its_name(
     with pytest.raises(CheckpointError, match=rf"holds more than tensors \({called}\); convert"):
         open_checkpoint("model.pth", ALLOWED)
     assert not Path("ran").exists()
+
+
+def test_a_pickle_is_an_input_and_is_seen_to_change(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.ones(2)}, path)
+    with one_command(), open_checkpoint(str(path), ALLOWED) as checkpoint:
+        with pytest.raises(UsageError, match="is the input"):
+            refuse_input(path)
+        assert checkpoint.changed() is None
+        os.utime(path, ns=(1, 1))
+        assert checkpoint.changed() == path

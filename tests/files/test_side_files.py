@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.files import side_files
+from randes_cli.files.local.guard import one_command, refuse_input
 from randes_cli.files.local.lent_files import files_for, with_lent
 from randes_cli.files.side_files import SideFile, find_side_files, is_side_file
 
@@ -171,7 +172,10 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    found, _ = find_side_files(tmp_path, [], code=False)
+    with one_command():
+        found, _ = find_side_files(tmp_path, [], code=False)
+        with pytest.raises(UsageError, match="is the input"):
+            refuse_input(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("{ }")
     with pytest.raises(CheckpointError, match=r"config\.json: changed"):
         found["config.json"].content()
