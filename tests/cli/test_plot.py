@@ -153,9 +153,7 @@ def test_a_picture_shows_the_banks_own_numbers(bank: Path) -> None:
     report = report_of(bank)
     shown = drawn_text(figures.cosine_figure(report))
     assert f"{report.cosine_before[0][1]:.3f}".replace("0.", ".", 1) in shown
-    assert any(
-        f"{report.bank_bytes / 1e3:.3g} kB" in t for t in drawn_text(figures.size_figure(report))
-    )
+    assert human(report.bank_bytes) in drawn_text(figures.size_figure(report))
 
 
 def test_names_with_dollars_or_control_characters_are_drawn_as_they_are(bank: Path) -> None:
