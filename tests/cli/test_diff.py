@@ -18,6 +18,9 @@ def test_equal_checkpoints_print_nothing_and_exit_0(family: Path, randes: Randes
     a = family / "a.safetensors"
     assert randes("diff", a, a) == Result(0, "", "")
     assert randes("diff", a, a, "--json").json["same"] is True
+    more = {**load_file(a), "extra.weight": torch.ones(2)}
+    save_file(more, family / "more.safetensors")
+    assert randes("diff", a, family / "more.safetensors").code == 1
 
 
 def test_two_checkpoints_list_what_only_one_has_and_exit_1(family: Path, randes: Randes) -> None:
@@ -34,6 +37,7 @@ def test_two_checkpoints_list_what_only_one_has_and_exit_1(family: Path, randes:
     assert found["added"] == ["extra.weight"] and found["removed"] == ["norm.bias"]
     assert found["reshaped"] == {"wte.weight": [[90, 48], [100, 48]]}
     assert found["retyped"]["h.0.w.weight"] == ["F32", "BF16"]
+    assert [one["name"] for one in found["types"]] == ["h.*.w.weight", "ids"]
     assert found["same"] is False
     shown = randes("diff", family / "other.safetensors", family / "c2.safetensors")
     for word in ("extra.weight", "norm.bias", "90×48", "BF16", "h.*.w.weight"):
@@ -91,9 +95,14 @@ def test_a_bank_is_the_same_as_its_copy_and_as_one_packed_again(
     words = ["pack", family / "base.safetensors", family / "a.safetensors"]
     randes(*words, f"b={family / 'b.safetensors'}", "-o", again, "-q")
     assert randes("diff", bank, again) == Result(0, "", "")
+    assert randes("add", again, family / "c.safetensors", "-q").code == 0
+    assert randes("remove", again, "c", "-q").code == 0
+    found = randes("diff", bank, again, "--json").json
+    assert (found["settings"], found["tensors"]) == ({"next index": [2, 3]}, [])
+    assert found["same"] is False
     assert randes("seal", again, "--in-place", "--bits", "2", "-q").code == 0
     found = randes("diff", bank, again, "--json").json
-    assert found["settings"] == {"sealed": [{}, {"0": 2}]} and found["kept"] == ["a", "b"]
+    assert found["settings"]["sealed"] == [{}, {"0": 2}] and found["kept"] == ["a", "b"]
     shown = [line.split() for line in randes("diff", bank, again).out.splitlines()]
     assert ["sealed", "-", "2", "in", "group", "0"] in shown
 
@@ -127,6 +136,27 @@ def test_a_bank_knows_the_checkpoints_that_it_was_packed_from(
     save_file({"else": torch.ones(3)}, family / "other.safetensors")  # no model of this base
     result = randes("diff", bank, f"a={family / 'other.safetensors'}", "--json")
     assert (result.code, result.json["types"]) == (1, {"a": []})
+    grown = load_file(a)
+    grown["wte.weight"] = torch.cat([grown["wte.weight"], torch.ones(3, 48)])
+    save_file(grown, family / "grown.safetensors")
+    types = randes("diff", bank, f"a={family / 'grown.safetensors'}", "--json").json["types"]
+    assert {one["name"] for one in types["a"]} == {"h.*.w.weight", "ids", "norm.bias"}
+
+
+def test_tasks_are_compared_where_both_banks_superpose_them_on_one_base(
+    bank: Path, family: Path, randes: Randes
+) -> None:
+    base = {
+        n: t + 0.5 if t.is_floating_point() else t
+        for n, t in load_file(family / "base.safetensors").items()
+    }
+    save_file(base, family / "moved.safetensors")
+    words = [f"a={family / 'b.safetensors'}", "--exact", "^wte", "-q", "-o"]
+    for name, left in (("base", {"h.*.w.weight", "ids", "norm.bias"}), ("moved", None)):
+        other = family / f"on-{name}.randes"
+        assert randes("pack", family / f"{name}.safetensors", *words, other).code == 0
+        types = randes("diff", bank, other, "--json").json["types"]
+        assert left == ({one["name"] for one in types["a"]} if types else None)
 
 
 @pytest.mark.parametrize(

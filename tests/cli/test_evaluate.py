@@ -142,6 +142,14 @@ def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scor
     assert result.code == 5 and "no task" in result.err
 
 
+def test_where_a_table_cannot_go_is_said_before_hours_of_scoring(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    never = ["evaluate", bank, "--evaluate", "false {checkpoint}", "--csv"]
+    assert "exists (say --force" in randes(*never, family / "a.safetensors").err
+    assert "is the input" in randes(*never, bank, "--force").err
+
+
 @pytest.mark.parametrize("name", ["a", "base"])
 def test_a_checkpoint_that_changes_while_it_is_scored_is_told(
     bank: Path, family: Path, name: str

@@ -46,6 +46,11 @@ def test_an_output_that_exists_is_refused_and_so_is_no_output(
     assert "exists" in randes("seal", bank, "--bits", 2, "-o", bank).err
     assert "--in-place" in randes("seal", bank, "--bits", 2).err
     assert "say --bits 8, 4" in randes("seal", bank, "--in-place").err
+    two, fit = bank.with_name("two.randes"), bank.with_name("fit.randes")
+    assert randes("seal", bank, "--bits", 2, "-o", two).code == 0
+    size = f"{two.stat().st_size / 1000}kB"
+    assert randes("seal", bank, "--fit", size, "-o", fit).code == 0
+    assert fit.read_bytes() == two.read_bytes()
     assert "say one of them" in randes("seal", bank, "--in-place", "--bits=2", "--fit=1MB").err
     assert "must be 8, 4, 3, 2 or 1" in randes("seal", bank, "--bits", 5, "--in-place").err
 

@@ -153,6 +153,8 @@ def test_resume_refuses_the_scores_of_another_evaluation(
     assert randes("tune", bank, *stopped).code == 2
     other = randes("tune", bank, "--evaluate", command(script, tmp_path / "other"), "--resume")
     assert (other.code, "of another bank or another" in other.err) == (2, True)
+    bank.with_name(f"{bank.name}.tuning.json").write_text("[1]")
+    assert "of another bank or another" in randes("tune", bank, *stopped, "--resume").err
 
 
 @pytest.mark.parametrize("kind", ["nested", "pipe", "device", "folder"])
@@ -201,7 +203,10 @@ def test_a_callable_that_gives_no_number_is_refused(bank: Path, score: object) -
         tune(bank, lambda path, task: score, TuneOptions((0.5,)))  # type: ignore
 
 
-def test_a_bank_that_changed_meanwhile_is_left_alone(bank: Path, family: Path) -> None:
+@pytest.mark.parametrize("options", [TuneOptions((0.5, 1.0)), TuneOptions((1.0,), tasks=("a",))])
+def test_a_bank_that_changed_meanwhile_is_left_alone(
+    bank: Path, family: Path, options: TuneOptions
+) -> None:
     def evaluate(checkpoint: Path, task: str) -> float:
         with BankFile(bank) as file:
             names = [record.name for record in file.manifest.tasks]
@@ -210,7 +215,7 @@ def test_a_bank_that_changed_meanwhile_is_left_alone(bank: Path, family: Path) -
         return 1.0
 
     with pytest.raises(MismatchError, match="changed while its tasks were scored"):
-        tune(bank, evaluate, TuneOptions((0.5, 1.0)))
+        tune(bank, evaluate, options)
     assert set(coefficients(bank).values()) == {None}
 
 
@@ -236,7 +241,7 @@ def test_grids_are_read_and_wrong_ones_refused() -> None:
         ("accuracy: 93.4%", "accuracy", 93.4),
         ("Accuracy (top-1) = -1e-3", None, -0.001),
         ("50%", None, 50.0),
-        ('{"acc": 0.5}', None, 0.5),
+        ('{"acc": 0.5, "ok": true}', None, 0.5),
         ("Epoch 3: 0.5", None, 0.5),
         ("lr_finder_time: 2", "lr_finder_time", 2.0),
         ("eval_loss: -0.52", None, -0.52),

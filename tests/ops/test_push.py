@@ -245,8 +245,10 @@ def test_a_bank_goes_in_shards_and_those_of_before_go_from_the_repository(
     shards = {name for name in first if name.startswith("two.randes.d/")}
     assert made.files == 1 + len(shards) > 3
     remove(bank, ["dtd"])
+    writer.add(ID, {"two.randes.d/notes.txt": b"mine"})
     again = push(bank, ID, max_shard_size=20_000)
-    second = {name for name in writer.files(ID) if name.startswith("two.randes.d/")}
+    assert writer.files(ID)["two.randes.d/notes.txt"] == b"mine"
+    second = {n for n in writer.files(ID) if n.startswith("two.randes.d/") and "notes" not in n}
     assert again.files == 1 + len(second) and second & shards and second - shards
     place = bank.parent / "down"
     for name, data in writer.files(ID).items():

@@ -69,6 +69,7 @@ def test_a_base_that_is_named_is_not_replaced_either(
 
 
 def test_what_came_out_before_is_replaced_with_force(bank: Path, tmp_path: Path) -> None:
+    unpack(bank, ["cars"], tmp_path / "flowers" / "beside.safetensors", UnpackOptions(), RUN)
     for inside in ("out", "cars/out"):
         unpack(bank, ["cars"], tmp_path / inside, UnpackOptions(), RUN)
         before = everything(tmp_path)

@@ -120,6 +120,7 @@ def test_an_upload_that_fails_leaves_nothing_new(
     store.put("out/cars/config.json", b"old")
     store.fail("out/dtd/model", status, code, method="PUT")
     words = ["unpack", "x.randes", "dtd", "-o", store.at("out/dtd"), "-q", "--debug"]
+    words += ["--force"] * (status == 503)
     assert run(words) == 9
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"randes: {store.at('out/dtd/model')}")

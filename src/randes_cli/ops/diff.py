@@ -49,7 +49,7 @@ class CheckpointDiff:
     @property
     def same(self) -> bool:
         """Whether names, shapes, dtypes and values are all equal."""
-        listed = self.added or self.removed or self.reshaped or self.retyped
+        listed = self.added or self.removed or self.reshaped
         return not listed and not any(one.changed for one in self.types)
 
 

@@ -195,8 +195,6 @@ def score_retrieved(
     """
     options = UnpackOptions(coefficient=coefficient, saturate=True)
     with passing_folder() as folder:
-        out = folder / "retrieved"
-        out.mkdir()
-        report = unpack(bank, [task], out, options, run, base=base)[0]
+        report = unpack(bank, [task], folder / "retrieved", options, run, base=base)[0]
         require_same(bank, fingerprint, _SCORED)
         return checked_score(evaluate, Path(report.path), task), report.coefficient
