@@ -15,12 +15,13 @@ import torch
 import transformers as tf
 
 import randes_cli
+from randes_cli.server.encoding import Encoding
 from randes_cli.server.service import Service
 from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
 from tests.server.service import alphabet, client, http, serving, tokenizer
 
-TASKS = ("dense", "mean", "cls", "prompt", "apart")
+TASKS = ("dense", "mean", "cls", "prompt", "apart", "denser")
 TEXTS = ("a", "some words", "many more words than those before them")
 
 
@@ -51,7 +52,7 @@ def encoders(folder: Path) -> Path:
             32, "cls" if task == "cls" else "mean", include_prompt=task not in ("prompt", "apart")
         )
         modules: list[Any] = [first, pooling]
-        if task == "dense":
+        if task in ("dense", "denser"):
             modules.append(Dense(32, 12))
         if task in ("mean", "prompt"):
             modules.append(Normalize())
@@ -82,8 +83,18 @@ def assert_near(found: Sequence[float], wanted: Sequence[float]) -> None:
     assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 1e-4
 
 
-def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path) -> None:
-    names = (*TASKS, "base")
+def test_many_clients_get_each_encoders_own_vectors(
+    service: Service, bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, read = (*TASKS, "base"), list[tuple[int, int]]()
+    for lane in service.engine.current.lanes:
+        assert isinstance(lane, Encoding)
+
+        def looked_at(rows: Any, run: Any = lane._read) -> Any:
+            read.append((len(rows), max(len(row.ids) for row in rows)))
+            return run(rows)
+
+        monkeypatch.setattr(lane, "_read", looked_at)
     own = {
         name: randes_cli.sentence_transformers.from_bank(
             bank, None if name == "base" else name, device="cpu"
@@ -93,7 +104,7 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
     wanted = {name: own[name].encode(list(TEXTS)).tolist() for name in names}
 
     def ask(number: int) -> tuple[str, Any]:
-        name = names[number % 6]
+        name = names[number % len(names)]
         return name, client(service).embeddings.create(model=name, input=list(TEXTS))
 
     with ThreadPoolExecutor(20) as clients:
@@ -102,8 +113,14 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
         assert [one.index for one in made.data] == [0, 1, 2]
         for one, vector in zip(made.data, wanted[name], strict=True):
             assert_near(one.embedding, vector)
+    assert all(rows == 1 or rows * longest <= 64 for rows, longest in read)
+    assert max(read)[0] > 1
     assert (len(wanted["dense"][0]), len(wanted["cls"][0])) == (12, 20)
-    assert len({str(wanted[name][2][:4]) for name in names}) == 6
+    ids = tokenizer(None, around=True)(TEXTS[0]).input_ids  # before which no prompt is put
+    made = client(service).embeddings.create(model="prompt", input=[ids, ids])
+    assert_near(made.data[1].embedding, own["prompt"].encode(TEXTS[0], prompt="").tolist())
+    assert made.usage.prompt_tokens == 2 * len(ids)
+    assert len({str(wanted[name][2][:4]) for name in names}) == len(names)
 
 
 def test_numbers_and_base64_say_the_same(service: Service) -> None:
@@ -161,7 +178,7 @@ def test_what_sentence_transformers_does_otherwise_is_not_served_as_an_embedding
         assert before in file.read_text()
         file.write_text(file.read_text().replace(before, after))
     with serving(pack_folders(tmp_path, options(), TASKS)) as service:
-        assert set(service.engine.current.models) == {"base", "mean", "apart"}
+        assert set(service.engine.current.models) == {"base", "mean", "apart", "denser"}
         assert service.engine.current.unserved == {
             "dense": "sentence-transformers' layer LSTM is not served",
             "cls": "a SparseEncoder of sentence-transformers is not served",

@@ -19,7 +19,8 @@ from randes_cli.errors import InputOutputError
 from randes_cli.server import edition, watch
 from randes_cli.server.generating import Sizes
 from tests.cli.conftest import Result
-from tests.server.service import Alone, client, http, serving, text_bank, until
+from tests.models import perturb
+from tests.server.service import Alone, client, http, llama, serving, text_bank, until
 from tests.server.test_endings import Gate
 
 TASKS = ("task-0", "task-1")
@@ -27,12 +28,15 @@ TASKS = ("task-0", "task-1")
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two banks of one base in which the same names are other models, in other order."""
+    """Two banks of one base in which the same names are other models, in other order, and one of
+    another base."""
     made = []
     for number, tasks in enumerate((TASKS, TASKS[::-1])):
         folder = tmp_path_factory.mktemp(f"state-{number}")
         made.append(text_bank(folder, tasks, first=7 * number))
-    return made
+    other = llama()
+    perturb(other, 21)
+    return [*made, text_bank(tmp_path_factory.mktemp("state-2"), TASKS, other, first=22)]
 
 
 @pytest.fixture
@@ -50,8 +54,11 @@ def words(task: str, most: int = 40) -> dict[str, Any]:
     return {"model": task, "prompt": f"for {task}", "max_tokens": most, "temperature": 0}
 
 
-def test_what_began_ends_with_the_bank_that_it_began_with(bank: Path, states: list[Path]) -> None:
-    before, after = map(Alone, states)
+@pytest.mark.parametrize("next_one", [1, 2], ids=["of its base", "of another base"])
+def test_what_began_ends_with_the_bank_that_it_began_with(
+    bank: Path, states: list[Path], next_one: int
+) -> None:
+    before, after = Alone(states[0]), Alone(states[next_one])
     with serving(bank, Sizes(rows=1)) as service, ThreadPoolExecutor(3) as clients:
         gate = Gate(service, 20)
         asker = client(service)
@@ -59,7 +66,7 @@ def test_what_began_ends_with_the_bank_that_it_began_with(bank: Path, states: li
         got = [next(stream)]
         waits = clients.submit(lambda: asker.completions.create(**words("task-1")))
         until(lambda: service.engine.waiting == 1)
-        replace(bank, states[1])
+        replace(bank, states[next_one])
         until(lambda: service.watch.taken == 2)
         new = clients.submit(lambda: asker.completions.create(**words("task-1")))
         gate.let()
@@ -78,7 +85,7 @@ def test_while_banks_come_and_go_each_answer_is_of_the_one_it_names(
     bank: Path, states: list[Path]
 ) -> None:
     """Elsewhere one user's request was answered by another's adapter after one was added."""
-    own = list(map(Alone, states))
+    own = list(map(Alone, states[:2]))
     wanted = {
         (state, task): own[state].text(task, f"for {task}", 12)
         for state in (0, 1)

@@ -17,7 +17,7 @@ import transformers as tf
 from randes_cli.server.generating import Batch, Generating, Sizes
 from randes_cli.server.sampling import Choice, Chooser, Sampling, choose
 from randes_cli.server.service import Service
-from randes_cli.server.words import Words
+from randes_cli.server.words import Words, _key
 from tests.live.many import options
 from tests.server.service import (
     EIGHT,
@@ -124,8 +124,19 @@ def test_a_developers_words_are_the_systems_where_no_template_knows_one() -> Non
         (("system", "user"), "<system><user>"),
         (("system", "developer", "user"), "<developer><user>"),
     ):
-        words = Words(tokenizer(), ours.replace("ROLES", str(roles)), threading.Lock())
-        assert words.decode(words.chat(turns)) == written
+        own = tokenizer(around=True)
+        words = Words(own, ours.replace("ROLES", str(roles)), threading.Lock())
+        tokens = words.chat(turns)
+        assert words.decode(tokens) == written and own.eos_token_id not in tokens
+
+
+def test_a_tokenizer_is_shared_by_tasks_that_have_the_very_same() -> None:
+    files = {"tokenizer.json": "1", "config.json": "1"}
+    one = _key(files, {})
+    assert one == _key({**files, "config.json": "2"}, {"chat_template": "other"})
+    for other in ({"tokenizer.json": "2"}, {"merges.txt": "1"}, {"1/vocab.txt": "1"}):
+        assert one != _key({**files, **other}, {})
+    assert one != _key(files, {"add_bos_token": True})
 
 
 def test_a_stop_ends_the_text_before_it(asker: openai.OpenAI, alone: Alone) -> None:
