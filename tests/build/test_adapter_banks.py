@@ -162,7 +162,7 @@ def test_an_adapter_beside_a_full_fine_tune_is_not_kept_an_adapter(tmp_path: Pat
     save_base(tmp_path)
     save_adapter(tmp_path, "cars", 1)
     tasks = [*inputs(tmp_path, "cars"), TaskInput("full", str(tmp_path / "base"))]
-    with pytest.raises(UsageError, match="base is none"):
+    with pytest.raises(UsageError, match="base: no LoRA adapter; --adapters is for adapters alone"):
         pack(str(tmp_path / "base"), tasks, tmp_path / "bank.randes", KEEP)
 
 
