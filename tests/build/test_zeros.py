@@ -41,11 +41,13 @@ def test_a_file_that_ends_in_zeros_is_told_of(tmp_path: Path) -> None:
     assert any(SAID in note for task in added.after for note in task.notes)
 
 
-def test_zeros_that_the_base_has_too_are_none_of_that(tmp_path: Path) -> None:
+def test_zeros_that_the_base_has_too_and_masks_are_none_of_that(tmp_path: Path) -> None:
     base = random_state({"a.weight": [64, 64]}) | {"b.weight": torch.zeros(64, 64)}
+    base["mask"] = torch.ones(8, 8, dtype=torch.bool)
     first = save(base, tmp_path / "base.safetensors")
     task = save(
-        perturbed({"a.weight": base["a.weight"]}, seed=1) | {"b.weight": base["b.weight"]},
+        perturbed({"a.weight": base["a.weight"]}, seed=1)
+        | {"b.weight": base["b.weight"], "mask": torch.zeros(8, 8, dtype=torch.bool)},
         tmp_path / "t.safetensors",
     )
     report = pack(

@@ -10,9 +10,12 @@ import numpy as np
 from randes_cli.errors import first_of
 from randes_cli.files.local.guard import reads_far
 from randes_cli.files.source import Source, place_of
+from randes_cli.specs import FLOAT_DTYPES
 
 #: Bytes that are looked at: of each file's end, and of the middle of so many matrices at most.
 _LOOK, _MOST = 256, 1000
+#: Bytes of a tensor below which zeros tell nothing.
+_LEAST = 64
 
 
 def zeros_in_place(base: Source, task: Source) -> tuple[str, ...]:
@@ -49,8 +52,14 @@ def _first_like(file: Callable[[int], int], last: int) -> int:
 
 
 def _lacks(base: Source, task: Source, name: str, place: float) -> bool:
-    """Whether a task has zeros at some place (a share) of a tensor, and the base has none there."""
-    return name in base.tensors and _zero(task, name, place) and not _zero(base, name, place)
+    """Whether a task has zeros at some place (a share) of a tensor, and the base has none there.
+
+    A flag, a mask or a few numbers may well be zero.
+    """
+    tensor = task.tensors[name]
+    if tensor.dtype not in FLOAT_DTYPES or tensor.nbytes < _LEAST or name not in base.tensors:
+        return False
+    return _zero(task, name, place) and not _zero(base, name, place)
 
 
 def _zero(source: Source, name: str, place: float) -> bool:
