@@ -60,6 +60,7 @@ EXACT: dict[str, tuple[int, ...]] = {
     "quantizer.code_count": (64,),
     "bottleneck.level_blocks.0.k_sum": (64, 32),
     "generator.mapping.w_avg": (512,),
+    "model.memory_bank": (64, 32),
     "layers.0.attn.fast_attention.projection_matrix": (266, 64),
     "atomic_energies_fn.atomic_energies": (1, 89),
     "scale_shift.shift": (2,),
@@ -131,6 +132,8 @@ def test_statistics_and_constants_are_told_by_their_names(name: str) -> None:
     [
         ("encoder.global_cmvn.mean", "encoder.global_cmvn.istd"),
         ("gaussian.mean", "gaussian.inv_covariance"),
+        ("gmm.means", "gmm.covariances"),
+        ("quantize.codebook_mean", "quantize.codebook_variance"),
         ("vae/_latents_mean", "vae/_latents_std"),
         ("data_mean", "data_std"),
         ("vae.stats.mean-of-means", "vae.stats.std-of-means"),

@@ -28,6 +28,7 @@ _LEAVES: Mapping[str, str] = {
         r"(\w+_)?(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
         r"|histogram|\w*_?queue(_ptr)?|(e_score_)?correction_bias|balancing_biases|expert_bias"
         r"|\w*tokens_per_expert|w_avg|latent_avg|magnitude_ema|precision_matrix"
+        r"|memory_bank|whitening_matrix|singular_vectors"
     ),
     CODEBOOK: (
         r"_?(ema_)?cluster_(size|usage)|embed(ding)?_(avg|sum)|_?ema_w|codebook_usage"
@@ -74,6 +75,8 @@ _SPREADS = (
 _MATES = {
     "mean": _SPREADS,
     **dict.fromkeys(_SPREADS, ("mean",)),
+    "means": ("covariances",),
+    "covariances": ("means",),
     "min": ("max",),
     "max": ("min",),
 }
