@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
@@ -134,6 +135,18 @@ def test_other_weights_that_would_be_loaded_instead_are_in_the_way(
     assert "model.safetensors.index.json" in names(tmp_path / "out")
     with pytest.raises(UsageError, match=r"index\.json: would be loaded"):
         unpack(bank, ["cars"], tmp_path / "out", UnpackOptions(force=True), RUN)
+
+
+def test_the_state_of_a_policys_steps_comes_back(tmp_path: Path) -> None:
+    """LeRobot's: what inputs are normalised by, in a small safetensors file of its own."""
+    base, task = folder(tmp_path / "base", 0), folder(tmp_path / "task", 1)
+    name = "policy_preprocessor_step_3_normalizer_processor.safetensors"
+    for one, figure in ((base, 0.0), (task, 2.5)):
+        save_file({"observation.state.mean": np.full(6, figure)}, Path(one.source) / name)
+    made = pack(base.source, [task], tmp_path / "b.randes", PackOptions(), RUN)
+    assert not made.tasks[0].notes
+    unpack(tmp_path / "b.randes", ["task"], tmp_path / "out", PLAIN, RUN)
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "task" / name).read_bytes()
 
 
 def test_a_damaged_side_file_is_not_written(bank: Path, tmp_path: Path) -> None:

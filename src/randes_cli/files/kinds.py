@@ -32,6 +32,8 @@ _PICTURES = (
     *(".wav", ".flac", ".ogg", ".webm", ".zip", ".7z", ".xz", ".bz2", ".zst", ".rar", ".parquet"),
     *(".arrow", ".db", ".sqlite", ".lmdb"),
 )
+#: What the steps of a robot's policy know of its data (LeRobot), in small files of their own.
+_STEP_STATE = re.compile(r"[\w-]+_step_\d+_\w*processor\.safetensors")
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 #: State of a training run, which its trainer pickles.
 TRAINING = re.compile(
@@ -91,6 +93,11 @@ def text_in_place(prefix: bytes) -> str | None:
     return f"{kind}, not weights; name the folder that it is in, or the file of weights there"
 
 
+def is_step_state(name: str) -> bool:
+    """Whether a file is safetensors and no weights: figures that inputs are normalised by."""
+    return bool(_STEP_STATE.fullmatch(name.rpartition("/")[2]))
+
+
 def is_code(name: str) -> bool:
     """Whether a file is Python source, which travels only where the user says so."""
     return bool(_PY.fullmatch(name.rpartition("/")[2]))
@@ -101,6 +108,8 @@ def kind_of_name(name: str) -> str | None:
     file = name.rpartition("/")[2].lower()
     if TRAINING.fullmatch(file):
         return "state of a training run"
+    if is_step_state(file):
+        return None
     for suffixes, reason in (
         (_WEIGHTS, OTHER_WEIGHTS),
         (_PICKLES, PICKLE),
@@ -136,7 +145,7 @@ def kind_of_content(name: str, content: bytes) -> str | None:
         return PICKLE if _objects(content) else None
     if content.startswith(_ARCHIVES):
         return OTHER_WEIGHTS
-    if file.endswith(_DATA) or _VERSIONED.search(file):
+    if file.endswith(_DATA) or _VERSIONED.search(file) or is_step_state(file):
         return None
     return None if is_text(content) else "no text"
 

@@ -9,7 +9,14 @@ from typing import Any
 
 from randes_cli.errors import CheckpointError, first_of, some_of
 from randes_cli.files.bank.folder import UNPACK
-from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, TRAINING, kind_of_name
+from randes_cli.files.kinds import (
+    BANK_SUFFIX,
+    OTHER_WEIGHTS,
+    SUFFIXES,
+    TRAINING,
+    is_step_state,
+    kind_of_name,
+)
 from randes_cli.files.local.disk import entries
 from randes_cli.files.side_files import STATES, is_safe_name
 
@@ -172,6 +179,7 @@ def weight_files(folder: Path) -> list[Path]:
         for path in names
         if (path.name.endswith((*SUFFIXES, *PICKLES_IN_FOLDERS, ".gguf")) or is_index(path.name))
         and not (path.name.startswith(".") or TRAINING.fullmatch(path.name))
+        and not is_step_state(path.name)
         and not ((shard := SHARD.fullmatch(path.name)) and index_of(shard) in there)
         and not path.is_dir()
     ]
