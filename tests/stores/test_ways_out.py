@@ -274,3 +274,13 @@ def test_an_interrupted_upload_leaves_nothing_new(
     with pytest.raises(HubError):
         store.fail("", 500, "InternalError", method="GET")
         unpack("x.randes", "cars", store.at("cars"))
+
+
+def test_what_another_put_there_meanwhile_stays(store: Store, here: Path) -> None:
+    def meanwhile(phase: str, done: int, total: int) -> None:
+        if phase == "uploading":
+            store.put("cars/model.safetensors", b"theirs")
+
+    with pytest.raises(UsageError, match=r"cars/model\.safetensors: exists"):
+        unpack("x.randes", "cars", store.at("cars"), progress=meanwhile)
+    assert stored(store, "cars/") == {"model.safetensors": b"theirs"}
