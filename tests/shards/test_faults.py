@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from randes_cli import NoSpace, RandesError, verify
+from randes_cli.files.bank.output import remove_passing
 from randes_cli.files.bank.shard_folder import ShardFolder
 from tests.faults.shim import (
     WRITES,
@@ -149,3 +150,13 @@ def test_what_workers_leave_and_name_is_synced(tmp_path: Path) -> None:
         shards.note("0" * 32)
         shards.sync()
     assert synced[1:] == [shards.path, tmp_path]
+
+
+def test_shards_of_a_passing_bank_go_once_its_index_has_gone(tmp_path: Path) -> None:
+    for name in (".bank.randes.0a.randes-tmp", ".bank.randes.0b.randes-tmp"):
+        (tmp_path / f"{name}.d").mkdir()
+        (tmp_path / f"{name}.d" / f"{'0' * 32}.safetensors").touch()
+    (tmp_path / name).touch()
+    remove_passing(tmp_path / "bank.randes")
+    assert {path.name for path in tmp_path.iterdir()} == {name, f"{name}.d"}
+    assert list((tmp_path / f"{name}.d").iterdir())
