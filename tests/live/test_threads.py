@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,13 @@ def test_threads_with_tasks_of_their_own_get_their_own_answers(bank: Path) -> No
             if (found - wanted[task]).abs().max() > 1e-5:
                 wrong.append(task)
 
-    threads = [threading.Thread(target=work, args=(("cars", "sun")[n % 2],)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, ("cars", "sun", "cars", "sun")))
+    with ThreadPoolExecutor(1) as threads:
+        with mixed.tasks(["cars"]):
+            other = threads.submit(work, "sun")
+            assert wait([other], 0.05).not_done  # until this block ends
+        other.result()
     assert wrong == []
 
 
