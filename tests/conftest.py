@@ -56,6 +56,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One more than cores: many tests wait, for a process to end or a server to answer."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    from randes_cli.workers import thread_count
+
+    return thread_count(0) + 1
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Random weights are the same whatever ran before."""
