@@ -144,12 +144,15 @@ def test_a_pipeline_takes_what_attach_returns(bank: Path) -> None:
         _ = mixed.other
 
 
-@pytest.mark.parametrize("way", ["load_state_dict", "assign"])
+@pytest.mark.parametrize("way", ["load_state_dict", "assign", "exchange"])
 def test_parameters_that_were_replaced_are_missed(bank: Path, way: str) -> None:
     mixed: Any = attached(bank)
     state = alone(bank, ["sun"])["sun"].state_dict()
     if way == "assign":
         mixed.model.lm_head.weight = torch.nn.Parameter(state["lm_head.weight"])
+    elif way == "exchange":
+        up, gate = (getattr(mixed.model.model.layers[0].mlp, f"{n}_proj") for n in ("up", "gate"))
+        up.weight, gate.weight = gate.weight, up.weight
     else:
         mixed.model.load_state_dict(state, assign=True)
     with pytest.raises(UsageError, match="was replaced after attach"), mixed.tasks(["cars"]):
