@@ -212,7 +212,7 @@ def test_what_the_reader_refuses_is_never_committed(
 BAD_OPTIONS: dict[str, Callable[[], object]] = {
     "--capacity": lambda: PackOptions(capacity=-3),
     "--threads": lambda: RunOptions(threads=-3),
-    "unknown device": lambda: RunOptions(device="tpu"),
+    "--device must be one of": lambda: RunOptions(device="tpu"),
     "--max-memory": lambda: RunOptions(max_memory=0),
     "its group": lambda: TaskInput("x", "y", group=-1),
     "index": lambda: TaskInput("x", "y", index=2**31),
