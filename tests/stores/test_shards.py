@@ -19,6 +19,8 @@ from randes_cli import (
     verify,
 )
 from randes_cli.cli.main import run
+from randes_cli.files.bank.stored_shards import StoredShards
+from randes_cli.files.location import RemotePath
 from tests.checkpoints import save_family
 from tests.store_server import Store
 
@@ -149,7 +151,7 @@ def test_a_bank_is_converted_on_its_way(store: Store, here: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["x.randes.d", "x.randes"])
-def test_an_upload_that_fails_leaves_the_old_bank_and_no_shard(
+def test_an_upload_that_fails_leaves_the_old_bank_and_shards_that_the_next_goes_on_with(
     store: Store, here: Path, part: str
 ) -> None:
     store.put_folder(here)
@@ -160,7 +162,26 @@ def test_an_upload_that_fails_leaves_the_old_bank_and_no_shard(
         store.faults[0].part = "/x.randes?"
     with pytest.raises(HubError, match="the store answered InternalError"):
         add(store.at("x.randes"), inputs(store.at() + "/", "svhn"))
-    assert stored(store) == before
+    left = stored(store)
+    assert before.items() <= left.items()
+    assert (before == left) == (part == "x.randes.d")
+    store.forget()
+    add(store.at("x.randes"), inputs(store.at() + "/", "svhn"))
+    sent = {one.path.partition("/")[2].partition("/")[2] for one in store.asked("", "PUT")}
+    assert "x.randes" in sent and not sent & left.keys() - {"x.randes"}
+
+
+def test_a_writer_that_fails_takes_no_shard_that_another_counts_on(
+    store: Store, tmp_path: Path
+) -> None:
+    bank = RemotePath(store.at("x.randes"))
+    first, second = (StoredShards(bank, tmp_path / name) for name in ("a.randes", "b.randes"))
+    for writer in (first, second):
+        new = writer.create(100)
+        writer.publish(new, "0" * 16)
+    first.discard([])
+    assert len(store.asked("safetensors", "PUT")) == 1
+    assert [len(data) for data in stored(store).values()] == [100]
 
 
 def test_a_shard_that_is_missing_is_named(

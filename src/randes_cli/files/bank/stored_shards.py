@@ -1,7 +1,8 @@
 """The shards of a bank that goes to a store: made here one at a time, and sent when they are whole.
 
-They are there before the index that names them, and what the index before it named stays: a reader
-may be at it. `verify --prune` removes what nobody names any more.
+They are there before the index that names them. What no index names stays, too: a reader may be at
+what the index before it named, and another writer may count on what one that failed has sent.
+`verify --prune` removes it when it is old.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class StoredShards(ShardFolder):
     def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
         super().__init__(here)
         self._there, self._progress = folder_beside(bank), progress
-        self._sent: list[RemotePath] = []
+        self._parts: list[RemotePath] = []
 
     def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
         """Send a finished shard, unless the store has it already.
@@ -55,7 +56,6 @@ class StoredShards(ShardFolder):
             progress("uploading", size, self.total)
         else:
             upload(made, target, force=True, progress=progress, total=self.total)
-            self._sent.append(target)
         made.unlink()
 
     def _lies(self, target: RemotePath, size: int) -> bool:
@@ -84,26 +84,21 @@ class StoredShards(ShardFolder):
 
     def hold(self, part: Place) -> None:
         if isinstance(part, RemotePath):
-            self._sent.append(part)
+            self._parts.append(part)
 
     def release(self, part: Place) -> None:
         if isinstance(part, RemotePath):
-            self._sent.remove(part)
-            if part not in self._sent:
+            self._parts.remove(part)
+            if part not in self._parts:
                 forget_part(part)
 
     def note(self, name: str) -> None:
-        self._sent.append(self._there / shard_file(name))
+        """A worker sent a shard: nothing here is to last."""
 
     def discard(self, kept: Collection[str] | None) -> None:
         super().discard(kept)
-        if kept is not None:
-            stay = set(map(shard_file, kept))
-            for path in dict.fromkeys(self._sent):
-                if is_temporary(path.name):
-                    forget_part(path)
-                elif path.name not in stay:
-                    prune_stored([path])
+        for part in dict.fromkeys(self._parts):
+            forget_part(part)
 
 
 @dataclass(frozen=True, slots=True)
