@@ -41,19 +41,25 @@ def _do(
     )
 
 
-@pytest.mark.parametrize("given", [0, 1, 3])
-def test_where_the_system_gives_fewer_threads_fewer_do_the_work(
-    given: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _give(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the system start so many threads and no more; how many it has."""
     start, started = Begun.start, [0]
 
     def refuse(thread: Begun) -> None:
-        if started[0] >= given:
+        if started[0] >= most:
             raise RuntimeError("can't start new thread")
         started[0] += 1
         start(thread)
 
     monkeypatch.setattr(Begun, "start", refuse)
+    return started
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_where_the_system_gives_fewer_threads_fewer_do_the_work(
+    given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = _give(given, monkeypatch)
     assert _sum(range(100), count=8) == sum(range(100))
     assert started[0] == given
 
@@ -81,16 +87,8 @@ def test_threads_that_find_no_memory_before_they_begin_are_waited_for_no_longer(
 def test_a_call_made_together_is_made_by_as_many_threads_as_the_system_gives(
     given: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, started = Begun.start, [0]
     threads._standing.cache_clear()
-
-    def refuse(thread: Begun) -> None:
-        if started[0] >= given:
-            raise RuntimeError("can't start new thread")
-        started[0] += 1
-        start(thread)
-
-    monkeypatch.setattr(Begun, "start", refuse)
+    started = _give(given, monkeypatch)
     begun, callers = threading.Barrier(given + 1), set()
     for _ in range(3):
         threads.together(lambda: callers.add((begun.wait(60), threading.get_ident())[1]), 8)

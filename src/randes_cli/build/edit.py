@@ -16,7 +16,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.local.guard import one_command
 from randes_cli.files.local.lock import bank_lock, edited_bank
 from randes_cli.files.location import as_place
-from randes_cli.files.nearest import nearest
+from randes_cli.files.nearest import alike, meant
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import EditReport
@@ -106,8 +106,7 @@ def remove(
 
 
 def _nearest(bank: BankFile, name: str) -> str:
-    near = nearest(name, [task.name for task in bank.manifest.tasks])
-    return f" (did you mean {near}?)" if near else ""
+    return meant(alike(name, [task.name for task in bank.manifest.tasks], 1))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from randes_cli.cli.examples import EXAMPLES
-from randes_cli.files.nearest import nearest
+from randes_cli.files.nearest import alike, meant
 
 #: What other tools call what a command does.
 _OTHER_WORDS = {
@@ -89,11 +89,9 @@ def _no_choice(parameter: Any, choices: Sequence[str], arguments: Sequence[str])
     """A word that is none of an option's, with the one that was probably meant."""
     option = max(parameter.opts, key=len)
     given = _given(parameter.opts, arguments)
-    near = None if given is None else nearest(given, choices)
-    meant = f" (did you mean {near}?)" if near else ""
-    what = "" if given is None else f", not {given!r}"
+    what = "" if given is None else f", not {given!r}{meant(alike(given, choices, 1))}"
     base = "; the base model comes first, without an option" if option == "--base" else ""
-    return f"{option} must be one of {', '.join(choices)}{what}{meant}{base}"
+    return f"{option} must be one of {', '.join(choices)}{what}{base}"
 
 
 def _no_number(parameter: Any, arguments: Sequence[str]) -> str | None:

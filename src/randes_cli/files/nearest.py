@@ -25,9 +25,13 @@ def alike(name: str, known: Iterable[str], most: int) -> list[str]:
 
 def no_task(name: str, tasks: Sequence[str]) -> str:
     """What to say of a task that is not among those of a bank."""
-    near = alike(str(name), tasks, 3)
-    meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return f"no task {name!r}{meant}; it has {some_of(tasks, 10) or 'none'}"
+    it_has = some_of(tasks, 10) or "none"
+    return f"no task {name!r}{meant(alike(str(name), tasks, 3))}; it has {it_has}"
+
+
+def meant(near: Sequence[str]) -> str:
+    """A question that goes behind a name that is not known."""
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def absent(path: Path) -> str:
@@ -42,8 +46,8 @@ def meant_beside(path: Path) -> str:
 
     Hidden files, such as our own locks, are asked for by hidden names alone.
     """
-    near, hidden = None, path.name.startswith(".")
+    near, hidden = list[str](), path.name.startswith(".")
     with suppress(OSError):
         names = [other.name for other in path.parent.iterdir()]
-        near = nearest(path.name, [one for one in names if one.startswith(".") == hidden])
-    return f" (did you mean {path.with_name(near)}?)" if near else ""
+        near = alike(path.name, [one for one in names if one.startswith(".") == hidden], 1)
+    return meant([str(path.with_name(one)) for one in near])

@@ -59,7 +59,8 @@ class BankOutput:
 
         Without word of the commit (a signal came between) it is the index that knows.
         """
-        self.folder.discard(None if committed else shard_names(self.path))
+        known = committed or isinstance(self.path, RemotePath)  # a store keeps what was sent
+        self.folder.discard(None if known else shard_names(self.path))
         if committed:
             prune(self._left, self.folder.path)
 
