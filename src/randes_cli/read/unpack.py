@@ -28,6 +28,7 @@ from randes_cli.read.places import (
     check_name,
     destination,
     names_a_file,
+    new_folders,
 )
 from randes_cli.read.unpacking import Unpacking, UnpackReport
 from randes_cli.read.way import Way, way_out
@@ -141,15 +142,17 @@ def _elsewhere(
         for job in jobs
     ]
     total, found = sum(job.bytes for job in jobs), dict[int, UnpackReport]()
-    try:
-        with Cluster(run) as cluster:
-            held = cluster.hold(recipe)
-            made = cluster.map(
-                _unpack_one, held, tasks, phase="unpacking", total=total, progress=progress
-            )
-            found.update(made)
-    finally:  # of workers that were lost, or ended since another failed
-        for path in (path for job in jobs for path in job.files):
-            remove_stale(path)
-            clear_lock(path)
+    here = [path for job in jobs if job.way.there is None for path in job.files]
+    with new_folders({path.parent for path in here}):  # no worker's, who would remove them
+        try:
+            with Cluster(run) as cluster:
+                held = cluster.hold(recipe)
+                made = cluster.map(
+                    _unpack_one, held, tasks, phase="unpacking", total=total, progress=progress
+                )
+                found.update(made)
+        finally:  # of workers that were lost, or ended since another failed
+            for path in (path for job in jobs for path in job.files):
+                remove_stale(path)
+                clear_lock(path)
     return [replace(found[n], path=job.path, files=job.named()) for n, job in enumerate(jobs)]
